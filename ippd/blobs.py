@@ -1,0 +1,205 @@
+"""Bytes on disk, whole or not at all: streamed to incoming/, hashed on the way, flushed, then renamed to their place."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ippd.errors import NoSpace, TooLarge
+
+CHECK_EVERY = 64 << 20  # bytes between two looks at the free space
+
+
+@dataclass(frozen=True)
+class Blob:
+    """One stored piece: its path below the upload folder, its size in bytes and its SHA-256 in hexadecimal."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class Blobs:
+    """The upload folder. Names of users and of their files never reach the file system: a blob is `<user id>/<random name>`.
+
+    `reserve` bytes of the disk are never filled by uploads, so that the database can still be written when they are refused; a file of
+    that size (`reserve_file`) is given up when somebody else fills the disk.
+    """
+
+    def __init__(self, folder: Path, reserve: int, reserve_file: Path) -> None:
+        self.folder = Path(folder)
+        self.incoming = self.folder / "incoming"
+        self.reserve = reserve
+        self.reserve_file = reserve_file
+
+    def prepare(self) -> None:
+        """Make the folders (mode 0700) and the reserve."""
+        for folder in (self.folder, self.incoming):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.keep_reserve()
+
+    def free(self) -> int:
+        """Bytes that uploads may still take."""
+        disk = os.statvfs(self.incoming)
+        return max(0, disk.f_bavail * disk.f_frsize - self.reserve)
+
+    def check_room(self, wanted: int) -> None:
+        """Raise NoSpace when `wanted` more bytes do not fit beside the reserve."""
+        if wanted > self.free():
+            raise NoSpace("there is not enough room on the disk for this upload")
+
+    def write(self, owner: int, chunks: Iterable[bytes], limit: int | None = None) -> Blob:
+        """Store the chunks of a file of the user `owner`; returns when the bytes are on the disk.
+
+        Raises TooLarge past `limit` bytes, NoSpace when the disk is full; whatever `chunks` raises goes through. Then nothing is left.
+        """
+        name = secrets.token_hex(16)
+        partial = self.incoming / name
+        try:
+            size, digest = self._stream(partial, chunks, limit)
+            target = self.folder / str(owner)
+            target.mkdir(mode=0o700, exist_ok=True)
+            partial.rename(target / name)
+            _flush_folder(target)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NoSpace("the disk is full: the upload was not stored") from error
+            raise
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        return Blob(f"{owner}/{name}", size, digest)
+
+    def _stream(self, partial: Path, chunks: Iterable[bytes], limit: int | None) -> tuple[int, str]:
+        digest, size, checked = hashlib.sha256(), 0, 0
+        with open(partial, "xb", buffering=0, opener=_private) as file:
+            for chunk in chunks:
+                size += len(chunk)
+                if limit is not None and size > limit:
+                    raise TooLarge(f"a file may have at most {limit} bytes")
+                if size - checked >= CHECK_EVERY:
+                    self.check_room(1)
+                    checked = size
+                digest.update(chunk)
+                view = memoryview(chunk)
+                while view:
+                    view = view[file.write(view) :]
+            os.fsync(file.fileno())
+        return size, digest.hexdigest()
+
+    @contextlib.contextmanager
+    def batch(self) -> Iterator["Batch"]:
+        """Several blobs that belong together: all that were written are removed at the end unless `keep` was called."""
+        batch = Batch(self)
+        try:
+            yield batch
+        finally:
+            if not batch.kept:
+                for blob in batch.blobs:
+                    self.remove(blob.path)
+
+    def path(self, name: str) -> Path:
+        """Where a blob lies. Raises ValueError for a name that no blob can have."""
+        owner, _, rest = name.partition("/")
+        if not (owner.isdecimal() and owner.isascii() and rest.isalnum() and rest.isascii()):
+            raise ValueError(f"{name!r} does not name a blob")
+        return self.folder / owner / rest
+
+    def remove(self, name: str) -> None:
+        """Remove a blob; one that is gone already is no error."""
+        with contextlib.suppress(FileNotFoundError):
+            self.path(name).unlink()
+
+    def sweep(self, known: Callable[[list[str]], set[str]], older_than: float) -> int:
+        """Remove bytes that nothing refers to; returns how many pieces. `known` tells which of a list of names are referred to.
+
+        Pieces changed after `older_than` (seconds since 1970) are left: an upload may be under way, or its rows not yet written.
+        """
+        removed = 0
+        for folder in [entry for entry in os.scandir(self.folder) if entry.is_dir(follow_symlinks=False)]:
+            if folder.name != "incoming" and not folder.name.isdecimal():
+                continue
+            old = [entry.name for entry in os.scandir(folder.path) if entry.stat(follow_symlinks=False).st_mtime < older_than]
+            names = [f"{folder.name}/{name}" for name in old]
+            used = set() if folder.name == "incoming" else known(names)
+            for name in set(names) - used:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self.folder / name)
+                    removed += 1
+        return removed
+
+    def keep_reserve(self) -> bool:
+        """Make the reserve file when there is room for it; returns whether it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            if self.reserve_file.stat().st_size >= self.reserve:
+                return True
+        disk = os.statvfs(self.reserve_file.parent)
+        if disk.f_bavail * disk.f_frsize < 2 * self.reserve:
+            return False
+        try:
+            with open(self.reserve_file, "wb", opener=_private) as file:
+                os.posix_fallocate(file.fileno(), 0, self.reserve) if self.reserve else None
+        except OSError:
+            self.release_reserve()
+            return False
+        return True
+
+    def release_reserve(self) -> bool:
+        """Give the reserve up, so that the database can be written on a full disk; returns whether there was one."""
+        try:
+            self.reserve_file.unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+
+class Batch:
+    """The blobs of one upload (see Blobs.batch)."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._store = blobs
+        self.blobs: list[Blob] = []
+        self.kept = False
+
+    def write(self, owner: int, chunks: Iterable[bytes], limit: int | None = None) -> Blob:
+        """Store one more (see Blobs.write)."""
+        blob = self._store.write(owner, chunks, limit)
+        self.blobs.append(blob)
+        return blob
+
+    def keep(self) -> None:
+        """The rows that refer to these blobs are committed."""
+        self.kept = True
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Flush a folder's entries: a rename is on the disk only after that (fsync(2))."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def private_text(path: Path, make: Callable[[], str]) -> str:
+    """The text of a secret file of mode 0600, made by `make` when it is missing; two processes at once get the same text."""
+    if not path.exists():
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+        with open(temporary, "x", encoding="utf-8", opener=_private) as file:
+            file.write(make())
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)  # a link, not a rename: the first one wins
+        temporary.unlink()
+    return path.read_text(encoding="utf-8")

@@ -1,0 +1,89 @@
+"""The core: puts the domain together over one store, one upload folder and one clock."""
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ippd.blobs import Blobs, private_text
+from ippd.domain.attempts import Attempts
+from ippd.domain.experiments import Experiments
+from ippd.domain.files import Files
+from ippd.domain.groups import Groups
+from ippd.domain.housekeeping import Housekeeping
+from ippd.domain.limits import Limits
+from ippd.domain.notifications import Notifications
+from ippd.domain.passwords import Passwords
+from ippd.domain.queue import Queue
+from ippd.domain.sessions import Sessions
+from ippd.domain.users import Users
+from ippd.errors import IppdError, SettingsError
+from ippd.store import Store
+
+
+class Core:
+    """Everything ippd knows and can do, for any edge: `core.experiments.submit(actor, parts)`.
+
+    `settings` may be replaced while it runs (those settings that can change); `secret` signs tokens.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], store: Store, blobs: Blobs, clock: Callable[[], float] = time.time) -> None:
+        self.settings, self.store, self.blobs, self.clock = settings, store, blobs, clock
+        self.secret = private_text(Path(settings["data.directory"]) / "secret", lambda: secrets.token_hex(32))
+        self.passwords = Passwords(settings["auth.bcrypt_cost"], settings["auth.waiting_hashes"])
+        self.attempts = Attempts(self)
+        self.limits = Limits(self)
+        self.groups = Groups(self)
+        self.users = Users(self)
+        self.sessions = Sessions(self)
+        self.files = Files(self)
+        self.experiments = Experiments(self)
+        self.queue = Queue(self)
+        self.notifications = Notifications(self)
+        self.housekeeping = Housekeeping(self)
+
+    def certificate_path(self) -> Path:
+        """The certificate of the public listener: the one of the settings, else the self-made one."""
+        return Path(self.settings["public.certificate"] or Path(self.settings["data.directory"]) / "certificate.pem")
+
+    def key_path(self) -> Path:
+        """The private key that belongs to `certificate_path`."""
+        return Path(self.settings["public.key"] or Path(self.settings["data.directory"]) / "key.pem")
+
+    def ready(self) -> list[str]:
+        """What keeps the daemon from doing its work now, as sentences; empty when all is well."""
+        problems = []
+        try:
+            self.store.one("SELECT value FROM meta WHERE name = 'schema'")
+        except IppdError as error:
+            problems.append(str(error))
+        if not self.blobs.free():
+            problems.append("there is no room for uploads on the disk")
+        return problems
+
+    def close(self) -> None:
+        """Close the store's connections."""
+        self.store.close()
+
+
+def open_core(settings: Mapping[str, Any], clock: Callable[[], float] = time.time) -> Core:
+    """The core over the data folder of the settings: makes folders (0700) and secrets (0600), migrates the database.
+
+    Raises SettingsError when the folder cannot be made or belongs to somebody else, Unavailable for a database that is too new.
+    """
+    folder = Path(settings["data.directory"])
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid == os.geteuid():
+            folder.chmod(0o700)
+        blobs = Blobs(Path(settings["data.uploads"] or folder / "uploads"), settings["data.reserve"], folder / "reserve")
+        blobs.prepare()
+    except OSError as error:
+        raise SettingsError(f"data.directory: {error.filename or folder}: {error.strerror}") from error
+    database = folder / "ippd.sqlite"
+    os.close(os.open(database, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    store = Store(database, on_full=blobs.release_reserve)
+    store.migrate()
+    return Core(settings, store, blobs, clock)

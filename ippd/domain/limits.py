@@ -1,0 +1,52 @@
+"""Quotas: what a user may store and have waiting."""
+
+from typing import TYPE_CHECKING
+
+from ippd.errors import NoSpace, TooLarge, TooMany
+
+if TYPE_CHECKING:
+    from ippd.core import Core
+
+# Each has a default in the settings (limits.NAME) and may be set per group; of several groups the best counts.
+LIMITS = ("files_per_experiment", "file_bytes", "user_bytes", "waiting_experiments")
+
+
+class Limits:
+    """Answers what a user may do, and refuses what is more."""
+
+    def __init__(self, core: "Core") -> None:
+        self._core = core
+        self._store = core.store
+
+    def of(self, user: int) -> dict[str, int]:
+        """The limits of a user: name -> number (bytes for the *_bytes)."""
+        own = self._store.all(
+            "SELECT l.name, MAX(l.value) AS value FROM limits l JOIN members m ON m.group_id = l.group_id "
+            "WHERE m.user_id = :user GROUP BY l.name",
+            user=user,
+        )
+        return {name: self._core.settings[f"limits.{name}"] for name in LIMITS} | {row["name"]: row["value"] for row in own}
+
+    def used(self, user: int) -> int:
+        """The bytes that a user's files take."""
+        return int(self._store.value("SELECT COALESCE(SUM(bytes), 0) FROM files WHERE user_id = :user", user=user))
+
+    def check(self, user: int, limits: dict[str, int], wanted: int) -> None:
+        """Refuse a submission of `wanted` bytes: before its first byte by the announced length, and at its end by the real one.
+
+        Raises NoSpace past the user's bytes, TooMany past the experiments that may wait.
+        """
+        waiting = "SELECT COUNT(*) FROM experiments WHERE user_id = :user AND status IN ('submitted', 'queued')"
+        if self._store.value(waiting, user=user) >= limits["waiting_experiments"]:
+            raise TooMany(f"at most {limits['waiting_experiments']} experiments may wait at once", retry_after=60)
+        if self.used(user) + wanted > limits["user_bytes"]:
+            raise NoSpace(f"this would take more than the {limits['user_bytes']} bytes that you may store: remove old experiments")
+
+    def check_announced(self, user: int, limits: dict[str, int], announced: int) -> None:
+        """Refuse a form by its announced length in bytes, before any of it is read. Raises TooLarge, NoSpace, TooMany."""
+        # A form is a little longer than its files: what the text of one may take is not held against them.
+        files = max(0, announced - self._core.settings["limits.form_bytes"])
+        if files > limits["file_bytes"] * limits["files_per_experiment"]:
+            raise TooLarge(f"a file may have at most {limits['file_bytes']} bytes")
+        self.check(user, limits, files)
+        self._core.blobs.check_room(files)

@@ -1,0 +1,207 @@
+"""The outbox: notifications are stored with the change that causes them, and sent later."""
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ippd import fields
+from ippd.domain.templates import ACCOUNT, ADMINISTRATOR, SECRET_KINDS, TEMPLATES, clean_line, render
+from ippd.domain.webhooks import parse_webhook
+from ippd.errors import Invalid
+from ippd.permissions import Actor, permits
+from ippd.store import Row, Rows
+
+if TYPE_CHECKING:
+    from ippd.core import Core
+
+EMAIL, SLACK = CHANNELS = ("email", "slack")
+PENDING, SENT, FAILED = STATUSES = ("pending", "sent", "failed")
+FIRST_PAUSE, LONGEST_PAUSE = 60.0, 3600.0  # seconds between two tries: doubled each time
+SHOWN = "id, kind, user_id, channel, recipient, subject, status, attempts, next_attempt_at, error, created_at, sent_at"
+ADD = (
+    "INSERT INTO outbox (kind, user_id, channel, recipient, subject, body, status, attempts, next_attempt_at, "
+    "created_at, unique_key) VALUES (:kind, :user, :channel, :recipient, :subject, :body, 'pending', 0, :now, :now, "
+    ":unique) ON CONFLICT (unique_key) DO NOTHING"
+)
+CLAIM = (
+    "UPDATE outbox SET attempts = attempts + 1, next_attempt_at = :later WHERE id = (SELECT id FROM outbox "
+    "WHERE status = 'pending' AND channel = :channel AND next_attempt_at <= :begun "
+    "ORDER BY next_attempt_at, id LIMIT 1) RETURNING *"
+)
+
+
+Send = Callable[[str, str, str, str], None]  # channel, recipient, subject, body
+
+
+class Refused(Exception):
+    """What a sender raises when this one message was not taken now; others may be."""
+
+
+class Permanent(Refused):
+    """What a sender raises when this message will never be taken."""
+
+
+class Notifications:
+    """Messages to users and to the administrator: each is sent once, or again when the daemon died while sending."""
+
+    def __init__(self, core: "Core") -> None:
+        self._core = core
+        self._store = core.store
+
+    def add(
+        self, kind: str, user: int | Row | None = None, to: str | None = None, unique: str | None = None, **facts: Any
+    ) -> int:
+        """Store a notification of `kind` (a key of TEMPLATES) in the caller's transaction; returns how many messages.
+
+        It goes to a user (id, or a row with id, email and settings), to a bare e-mail address, or for some kinds to the
+        administrator. A second one with the same `unique` does nothing. Raises KeyError when a fact is missing that the
+        template needs.
+        """
+        row = self._user(user)
+        if row:
+            facts = {"email": row["email"]} | facts
+        subject, body = render(kind, self._core.settings, facts)
+        now = self._core.clock()
+        return sum(
+            self._store.execute(
+                ADD,
+                kind=kind,
+                user=row["id"] if row else None,
+                channel=channel,
+                recipient=recipient,
+                subject=subject,
+                body=body,
+                now=now,
+                unique=f"{unique}:{channel}" if unique else None,
+            )
+            for channel, recipient in self._recipients(TEMPLATES[kind].audience, row, to)
+        )
+
+    def _user(self, user: int | Row | None) -> Row | None:
+        if isinstance(user, int):
+            return self._store.one("SELECT id, email, settings FROM users WHERE id = :id", id=user)
+        return user
+
+    def _recipients(self, audience: str, user: Row | None, to: str | None) -> list[tuple[str, str]]:
+        settings = self._core.settings
+        if audience == ADMINISTRATOR:
+            both = ((EMAIL, settings["notify.admin_email"]), (SLACK, settings["notify.admin_slack"]))
+            return [(channel, recipient) for channel, recipient in both if recipient]
+        if to or user is None:
+            return [(EMAIL, clean_line(to))] if to else []
+        return [(EMAIL, user["email"])] if audience == ACCOUNT else self._chosen(user)
+
+    def _chosen(self, user: Row) -> list[tuple[str, str]]:
+        profile = user["settings"] if isinstance(user["settings"], dict) else json.loads(user["settings"])
+        wanted = profile.get("notification_type")
+        if wanted == "none":
+            return []
+        if wanted == "slack_message":
+            try:
+                parse_webhook(profile.get("slack_webhook", ""), self._core.settings["notify.slack_hosts"])
+                return [(SLACK, profile["slack_webhook"])]
+            except ValueError:
+                pass  # a notice by mail is better than none
+        return [(EMAIL, user["email"])]
+
+    @permits("notification.send")
+    def notify(self, actor: Actor, email: str, message: str) -> None:
+        """Send a message of a script: to a user as they chose, to any other address by e-mail. Raises Invalid."""
+        wanted = fields.check(fields.Message, {"email": email, "message": message})
+        with self._store.write() as store:
+            user = store.one("SELECT id, email, settings FROM users WHERE email = :email", email=wanted["email"])
+            self.add("message", user=user, to=None if user else wanted["email"], message=wanted["message"])
+
+    @permits("notification.deliver")
+    def deliver(self, actor: Actor, send: Send, stopped: Callable[[], bool] = lambda: False) -> dict[str, int]:
+        """Send what is due, one by one; returns {"sent": how many, "later": how many, "failed": how many}.
+
+        Several may deliver at once. After a failure that is not about one message (anything but Refused and Permanent)
+        the channel rests until the next call. `stopped` is asked before each message. E-mail waits untried while
+        `mail.host` is empty.
+        """
+        counts = {"sent": 0, "later": 0, "failed": 0}
+        begun = self._core.clock()
+        for channel in CHANNELS if self._core.settings["mail.host"] else (SLACK,):
+            works = True
+            while works and not stopped() and (row := self._claim(channel, begun)):
+                outcome, works = self._send(row, send)
+                counts[outcome] += 1
+        return counts
+
+    def _claim(self, channel: str, begun: float) -> Row | None:
+        # Moved ahead before it is sent, and further than sending can take: nobody else takes it meanwhile, and it comes
+        # back if we die.
+        with self._store.write() as store:
+            return store.one(
+                CLAIM,
+                channel=channel,
+                begun=begun,
+                later=self._core.clock() + max(600.0, 20 * self._core.settings["mail.timeout"]),
+            )
+
+    def _send(self, row: Row, send: Send) -> tuple[str, bool]:
+        settings = self._core.settings
+        if row["kind"] in SECRET_KINDS and self._core.clock() - row["created_at"] >= settings["auth.reset_lifetime"]:
+            return self._fail(row, "not sent in time: what it says is no longer valid"), True
+        try:
+            send(row["channel"], row["recipient"], row["subject"], row["body"])
+        except Permanent as error:
+            return self._fail(row, _reason(error)), True
+        except Exception as error:  # whatever a network or a server can come up with
+            return self._postpone(row, _reason(error)), isinstance(error, Refused)
+        self._store.execute(
+            "UPDATE outbox SET status = 'sent', sent_at = :now, error = NULL, body = :body WHERE id = :id",
+            now=self._core.clock(),
+            body="" if row["kind"] in SECRET_KINDS else row["body"],
+            id=row["id"],
+        )
+        return SENT, True
+
+    def _postpone(self, row: Row, reason: str) -> str:
+        # Counted in tries, not by the clock: a message is never given up because the daemon was off, or because the
+        # clock was set.
+        if sum(pause(attempt) for attempt in range(1, row["attempts"])) >= self._core.settings["notify.give_up_after"]:
+            return self._fail(row, reason)
+        next_attempt_at = self._core.clock() + pause(row["attempts"])
+        self._store.update("outbox", row["id"], error=reason, next_attempt_at=next_attempt_at)
+        return "later"
+
+    def _fail(self, row: Row, reason: str) -> str:
+        secret = {"body": ""} if row["kind"] in SECRET_KINDS else {}
+        self._store.update("outbox", row["id"], status=FAILED, error=reason, **secret)
+        return FAILED
+
+    @permits("notification.retry")
+    def retry(self, actor: Actor) -> int:
+        """Put failed notifications back, but for those whose content is no longer valid; returns how many."""
+        secret = ", ".join(f"'{kind}'" for kind in SECRET_KINDS)
+        return self._store.execute(
+            "UPDATE outbox SET status = 'pending', attempts = 0, next_attempt_at = :now "
+            f"WHERE status = 'failed' AND kind NOT IN ({secret})",
+            now=self._core.clock(),
+        )
+
+    @permits("notification.list")
+    def list(self, actor: Actor, status: str | None = None, limit: int = 1000) -> Rows:
+        """The newest `limit` notifications (of a status) without bodies; of a webhook the host only. Raises Invalid."""
+        if status is not None and status not in STATUSES:
+            raise Invalid(fields={"status": [f"this must be one of {', '.join(STATUSES)}"]})
+        where = "WHERE status = :status" if status else ""
+        sql = f"SELECT {SHOWN} FROM outbox {where} ORDER BY id DESC LIMIT :limit"
+        rows = self._store.all(sql, limit=limit, **({"status": status} if status else {}))
+        return [row | {"recipient": _shown(row["channel"], row["recipient"])} for row in rows]
+
+
+def pause(attempts: int) -> float:
+    """Seconds until the next try, after so many tries: 1, 2, 4, ... minutes, at most an hour."""
+    return min(FIRST_PAUSE * 2 ** min(attempts - 1, 20), LONGEST_PAUSE)
+
+
+def _reason(error: Exception) -> str:
+    return clean_line(str(error) or type(error).__name__, 500)
+
+
+def _shown(channel: str, recipient: str) -> str:
+    # The path of a webhook is a password.
+    return "/".join(recipient.split("/")[:3]) + "/..." if channel == SLACK else recipient

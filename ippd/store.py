@@ -1,0 +1,264 @@
+"""The store: dataset on SQLite, transactions that are always opened and closed, columns that are checked."""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dataset
+import sqlalchemy
+from sqlalchemy import Column, ForeignKey, Float, Integer, Text, event
+
+from ippd.errors import Conflict, NoSpace, Unavailable
+from ippd.schema import MIGRATIONS, TABLES
+
+Row = dict[str, Any]
+Rows = list[Row]
+Names = list[str]  # under names of their own, because `list` is a method of many nouns
+
+# Checkpoints run in one place only (`checkpoint`): SQLite 3.7.0 to 3.51.2 can corrupt a WAL database when two of them race with a
+# writer that resets the log (sqlite.org, "WAL-reset bug").
+PRAGMAS = (
+    "PRAGMA busy_timeout=30000",
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA foreign_keys=ON",
+    "PRAGMA wal_autocheckpoint=0",
+    "PRAGMA temp_store=MEMORY",
+)
+TYPES = {"key": Integer, "int": Integer, "time": Float, "text": Text, "json": Text}
+NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "lustre", "gpfs", "beegfs", "fuse.sshfs"}
+
+
+class Store:
+    """One database file. An object may be used by many threads of one process; after a fork it opens the file anew.
+
+    `on_full` is called (once per failure) when the disk is full, so that a reserve can be released before the caller tries again.
+    """
+
+    def __init__(self, path: Path, on_full: Callable[[], bool] = lambda: False) -> None:
+        self.path = Path(path)
+        self._on_full = on_full
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._texts: dict[str, Any] = {}
+        self._pid = 0
+        self._db: Any = None
+
+    def _database(self) -> Any:
+        if self._pid != os.getpid():
+            with self._lock:
+                if self._pid != os.getpid():
+                    self._db = self._open()
+                    self._pid = os.getpid()
+        return self._db
+
+    def _open(self) -> Any:
+        db = dataset.Database(
+            f"sqlite:///{self.path}",
+            # More connections than the pool are closed after use; a bounded pool deadlocks inside dataset's own lock.
+            engine_kwargs={"pool_size": 16, "max_overflow": -1, "connect_args": {"isolation_level": None, "timeout": 30}},
+            ensure_schema=False,
+            sqlite_wal_mode=False,
+            on_connect_statements=list(PRAGMAS),
+        )
+        event.listen(db.engine, "begin", self._begin)
+        return db
+
+    def _begin(self, connection: Any) -> None:
+        connection.exec_driver_sql(getattr(self._local, "begin", "BEGIN"))
+
+    @contextmanager
+    def read(self) -> Iterator["Store"]:
+        """One consistent view for all reads inside; the connection goes back to the pool at the end. May be nested."""
+        with self._transaction("BEGIN"):
+            yield self
+
+    @contextmanager
+    def write(self) -> Iterator["Store"]:
+        """All or nothing: commits at the end, rolls back on any exception. May be nested in another write (and joins it).
+
+        Raises NoSpace when the disk is full, Unavailable when the database cannot be written.
+        """
+        with self._transaction("BEGIN IMMEDIATE"):
+            yield self
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[None]:
+        current = getattr(self._local, "begin", None)
+        if current:
+            if begin != current and current == "BEGIN":
+                raise RuntimeError("a write inside a read: the view could be stale")
+            yield
+            return
+        self._local.begin = begin
+        database = self._database()
+        try:
+            with self._translated(), database:
+                yield
+        finally:
+            self._local.begin = None
+            # dataset keeps the connection when a begin or a commit fails; the next user of this thread must not inherit that.
+            database._release_connection()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlalchemy.exc.IntegrityError as error:
+            raise Conflict(f"the store refused this: {error.orig}") from error
+        except (sqlalchemy.exc.OperationalError, sqlite3.OperationalError) as error:
+            if "full" in str(error) or "disk I/O" in str(error):
+                self._on_full()
+                raise NoSpace("the disk with the database is full") from error
+            if "locked" in str(error) or "readonly" in str(error) or "unable to open" in str(error):
+                raise Unavailable(f"the database cannot be used now: {getattr(error, 'orig', error)}") from error
+            raise
+
+    def _run(self, sql: str, values: Row) -> Any:
+        text = self._texts.get(sql)
+        if text is None:
+            text = self._texts[sql] = sqlalchemy.text(sql)
+        return self._database().executable.execute(text, values)
+
+    def all(self, sql: str, **values: Any) -> list[Row]:
+        """The rows of a query (or of a statement with RETURNING inside `write`) as dicts; values are bound to :names."""
+        with self.read() if not self._inside() else _nothing():
+            return [dict(row) for row in self._run(sql, values).mappings()]
+
+    def tuples(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
+        """Like `all`, as plain tuples: for long lists."""
+        with self.read() if not self._inside() else _nothing():
+            return self._run(sql, values).fetchall()  # type: ignore[no-any-return]
+
+    def one(self, sql: str, **values: Any) -> Row | None:
+        """The first row of a query, or None."""
+        rows = self.all(sql, **values)
+        return rows[0] if rows else None
+
+    def value(self, sql: str, **values: Any) -> Any:
+        """The first column of the first row of a query, or None."""
+        row = self.one(sql, **values)
+        return next(iter(row.values())) if row else None
+
+    def execute(self, sql: str, **values: Any) -> int:
+        """Run one changing statement (in the current `write`, or in one of its own); returns the number of rows changed."""
+        with self.write():
+            return self._run(sql, values).rowcount  # type: ignore[no-any-return]
+
+    def insert(self, table: str, **columns: Any) -> int:
+        """Insert one row; returns its id (0 for tables without one). Raises ValueError for a column that the table does not have."""
+        self._check(table, columns)
+        names = ", ".join(columns)
+        binds = ", ".join(f":{name}" for name in columns)
+        sql = f"INSERT INTO {table} ({names}) VALUES ({binds})"
+        with self.write():
+            if TABLES[table].get("id") == "key":
+                return int(self._run(f"{sql} RETURNING id", columns).scalar_one())
+            self._run(sql, columns)
+            return 0
+
+    def update(self, table: str, id: int, **columns: Any) -> bool:
+        """Change columns of the row with this id; returns whether there was one. Raises ValueError for an unknown column."""
+        self._check(table, columns)
+        changes = ", ".join(f"{name} = :{name}" for name in columns)
+        return self.execute(f"UPDATE {table} SET {changes} WHERE id = :id", id=id, **columns) > 0
+
+    def _inside(self) -> bool:
+        return getattr(self._local, "begin", None) is not None
+
+    @staticmethod
+    def _check(table: str, columns: Row) -> None:
+        unknown = set(columns) - set(TABLES[table])
+        if unknown:
+            raise ValueError(f"table {table} has no column {', '.join(sorted(unknown))}")
+
+    def migrate(self) -> int:
+        """Bring the file to the newest schema, all or nothing; returns how many migrations ran.
+
+        Raises Unavailable with a sentence for a database that is newer than this program, or that lies on a network file system.
+        """
+        refuse_network(self.path.parent)
+        with self.write():
+            version = self._version()
+            if version > len(MIGRATIONS):
+                raise Unavailable(
+                    f"{self.path} has schema version {version}, this ippd knows {len(MIGRATIONS)}: a newer ippd has used it; "
+                    "start that one, or restore a backup"
+                )
+            for migration in MIGRATIONS[version:]:
+                migration(_Operations(self._database().op))
+            self._run(
+                "INSERT INTO meta (name, value) VALUES ('schema', :version) ON CONFLICT (name) DO UPDATE SET value = :version",
+                {"version": str(len(MIGRATIONS))},
+            )
+        return len(MIGRATIONS) - version
+
+    def _version(self) -> int:
+        if not self._database().has_table("meta"):
+            return 0
+        return int(self.value("SELECT value FROM meta WHERE name = 'schema'") or 0)
+
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the database. The write lock is held meanwhile, so that no writer can reset the log."""
+        with self.write():
+            other = sqlite3.connect(self.path, isolation_level=None)
+            try:
+                other.execute("PRAGMA wal_autocheckpoint=0")
+                other.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            finally:
+                other.close()
+
+    def close(self) -> None:
+        """Close all connections (those of this process only: a connection inherited over a fork is left alone)."""
+        if self._db is not None and self._pid == os.getpid():
+            self._db.close()
+        self._db, self._pid = None, 0
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+class _Operations:
+    """What a migration may do, in the schema's column language, through alembic's operations."""
+
+    def __init__(self, op: Any) -> None:
+        self._op = op
+
+    def create_table(self, name: str, columns: dict[str, str]) -> None:
+        # sqlite_autoincrement: the id of a removed experiment must never name another one.
+        keyed = {"sqlite_autoincrement": True} if "key" in columns.values() else {}
+        self._op.create_table(name, *(column(key, kind) for key, kind in columns.items()), **keyed)
+
+    def add_column(self, table: str, name: str, kind: str) -> None:
+        self._op.add_column(table, column(name, kind))
+
+    def create_index(self, table: str, names: tuple[str, ...], unique: bool) -> None:
+        name = "_".join([table, *(column.split()[0] for column in names)])
+        self._op.create_index(name, table, [sqlalchemy.text(column) for column in names], unique=unique)
+
+
+def column(name: str, kind: str) -> Any:
+    """One column of the schema's language ("text! -> users") as a SQLAlchemy column."""
+    kind, _, parent = kind.partition(" -> ")
+    keys = [ForeignKey(f"{parent}.id", ondelete="CASCADE")] if parent else []
+    return Column(name, TYPES[kind.rstrip("!")], *keys, primary_key=kind == "key", nullable=not kind.endswith("!") and kind != "key")
+
+
+def refuse_network(folder: Path) -> None:
+    """Raise Unavailable when `folder` lies on a network file system, where write-ahead logging breaks."""
+    best, kind = "", ""
+    with open("/proc/self/mounts", encoding="utf-8", errors="replace") as mounts:
+        for line in mounts:
+            _, point, fs, *_ = line.split()
+            point = point.replace("\\040", " ")
+            inside = str(folder.resolve()) == point or str(folder.resolve()).startswith(point.rstrip("/") + "/")
+            if inside and len(point) >= len(best):
+                best, kind = point, fs
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise Unavailable(f"{folder} lies on {kind} ({best}): the database needs a local disk; set data.directory")
