@@ -1,0 +1,148 @@
+"""The store: what every database behind it must do. Bad input: unknown columns, a newer schema, a full disk, threads and forks."""
+
+import os
+import sqlite3
+import threading
+
+import pytest
+
+from ippd.errors import Conflict, NoSpace, Unavailable
+from ippd.schema import INDEXES, TABLES
+from ippd.store import Store, refuse_network
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path / "test.sqlite")
+    store.migrate()
+    yield store
+    store.close()
+
+
+def test_a_transaction_is_all_or_nothing(store):
+    with pytest.raises(KeyError), store.write():
+        store.insert("groups", name="a")
+        raise KeyError
+    assert store.all("SELECT * FROM groups") == []
+
+
+def test_a_nested_write_is_undone_with_the_outer_one(store):
+    with pytest.raises(KeyError), store.write():
+        with store.write():
+            store.insert("groups", name="a")
+        raise KeyError
+    assert store.value("SELECT COUNT(*) FROM groups") == 0
+
+
+def test_a_write_inside_a_read_is_refused_because_the_view_could_be_stale(store):
+    with store.read(), pytest.raises(RuntimeError, match="write inside a read"):
+        store.insert("groups", name="a")
+    assert store.insert("groups", name="b")
+
+
+def test_a_misspelt_column_is_neither_added_nor_dropped(store):
+    with pytest.raises(ValueError, match="groups has no column nmae"):
+        store.insert("groups", nmae="a")
+    with pytest.raises(ValueError, match="groups has no column nmae"):
+        store.update("groups", 1, nmae="a")
+    assert store.all("SELECT * FROM groups") == []
+
+
+def test_a_duplicate_is_a_conflict_and_the_database_stays_usable(store):
+    store.insert("groups", name="a")
+    with pytest.raises(Conflict):
+        store.insert("groups", name="a")
+    assert store.insert("groups", name="b")
+
+
+def test_the_id_of_a_removed_row_is_never_given_out_again(store):
+    first = store.insert("groups", name="a")
+    store.execute("DELETE FROM groups")
+    assert store.insert("groups", name="b") > first
+
+
+def test_thirty_threads_at_once_lose_no_change_and_do_not_freeze(store):
+    store.insert("meta", name="n", value="0")
+    add = "UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE name = 'n'"
+    threads = [threading.Thread(target=lambda: [store.execute(add) for _ in range(10)]) for _ in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert int(store.value("SELECT value FROM meta WHERE name = 'n'")) == 300
+
+
+def test_a_forked_child_opens_the_database_anew(store):
+    store.insert("groups", name="parent")
+    child = os.fork()
+    if not child:
+        try:
+            os._exit(0 if store.insert("groups", name="child") else 1)
+        except BaseException:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert [row["name"] for row in store.all("SELECT name FROM groups ORDER BY id")] == ["parent", "child"]
+
+
+def test_every_connection_has_its_pragmas(store):
+    with store.write():
+        found = {name: store.value(f"PRAGMA {name}") for name in ("journal_mode", "foreign_keys", "wal_autocheckpoint", "synchronous")}
+    assert found == {"journal_mode": "wal", "foreign_keys": 1, "wal_autocheckpoint": 0, "synchronous": 2}
+
+
+def test_the_log_is_moved_into_the_database_only_by_checkpoint(store):
+    for number in range(200):
+        store.insert("groups", name=f"group {number}" * 50)
+    before = store.path.stat().st_size
+    store.checkpoint()
+    assert store.path.stat().st_size > before
+    assert store.value("SELECT COUNT(*) FROM groups") == 200
+
+
+def test_the_database_has_the_tables_columns_and_indexes_of_the_schema(store):
+    for table, columns in TABLES.items():
+        assert [row["name"] for row in store.all(f"PRAGMA table_info({table})")] == list(columns)
+    assert store.value("SELECT COUNT(*) FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL") == len(INDEXES)
+
+
+def test_migrating_twice_changes_nothing(store):
+    assert store.migrate() == 0
+
+
+def test_a_database_of_a_newer_release_is_refused_with_a_sentence(store):
+    store.execute("UPDATE meta SET value = '99' WHERE name = 'schema'")
+    with pytest.raises(Unavailable, match=r"schema version 99.*newer ippd"):
+        store.migrate()
+
+
+def test_a_full_disk_releases_the_reserve_and_says_so(tmp_path):
+    released = []
+    store = Store(tmp_path / "full.sqlite", on_full=lambda: released.append(1) or True)
+    store.migrate()
+    with pytest.raises(NoSpace), store.write():
+        store.execute(f"PRAGMA max_page_count = {store.value('PRAGMA page_count')}")
+        for _ in range(100):
+            store.insert("groups", name=os.urandom(4000).hex())
+    assert released == [1]
+    store.close()
+
+
+def test_a_row_goes_with_its_parent(store):
+    user = store.insert("users", uuid="u", email="e", password="p", status="pending", settings="{}", created_at=0.0)
+    group = store.insert("groups", name="g")
+    store.insert("members", group_id=group, user_id=user)
+    store.execute("DELETE FROM users")
+    assert store.all("SELECT * FROM members") == []
+
+
+def test_a_database_that_is_no_database_is_not_overwritten(tmp_path):
+    path = tmp_path / "text"
+    path.write_text("no database at all, but somebody's text\n" * 50)
+    with pytest.raises(Exception, match="not a database"):
+        Store(path).migrate()
+    assert path.read_text().startswith("no database at all")
+
+
+def test_a_local_folder_is_not_taken_for_a_network_one(tmp_path):
+    refuse_network(tmp_path)
+    assert sqlite3.sqlite_version_info >= (3, 35), "RETURNING needs SQLite 3.35"
