@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ippd.errors import NoSpace, TooLarge
+from ippd.errors import NoSpace, NotFound, TooLarge
 
 CHECK_EVERY = 64 << 20  # bytes between two looks at the free space
 
@@ -65,7 +65,7 @@ class Blobs:
             target = self.folder / str(owner)
             target.mkdir(mode=0o700, exist_ok=True)
             partial.rename(target / name)
-            _flush_folder(target)
+            flush_folder(target)
         except OSError as error:
             partial.unlink(missing_ok=True)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -75,6 +75,20 @@ class Blobs:
             partial.unlink(missing_ok=True)
             raise
         return Blob(f"{owner}/{name}", size, digest)
+
+    def link(self, owner: int, name: str, size: int, sha256: str) -> Blob:
+        """A second name for the bytes of the blob `name`, of the user `owner`. Raises NotFound when it is gone."""
+        target = self.folder / str(owner)
+        new = secrets.token_hex(16)
+        try:
+            target.mkdir(mode=0o700, exist_ok=True)
+            os.link(self.path(name), target / new)
+        except FileNotFoundError:
+            raise NotFound("this file has been removed") from None
+        # Both names have one time: renewed, so that the sweep leaves this one alone until its row is written.
+        os.utime(target / new)
+        flush_folder(target)
+        return Blob(f"{owner}/{new}", size, sha256)
 
     def _stream(self, partial: Path, chunks: Iterable[bytes], limit: int | None) -> tuple[int, str]:
         digest, size, checked = hashlib.sha256(), 0, 0
@@ -173,6 +187,11 @@ class Batch:
         self.blobs.append(blob)
         return blob
 
+    def link(self, owner: int, name: str, size: int, sha256: str) -> Blob:
+        """One more that shares the bytes of the stored one called `name` (they are never changed). Raises NotFound when it is gone."""
+        self.blobs.append(self._store.link(owner, name, size, sha256))
+        return self.blobs[-1]
+
     def keep(self) -> None:
         """The rows that refer to these blobs are committed."""
         self.kept = True
@@ -182,7 +201,7 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Flush a folder's entries: a rename is on the disk only after that (fsync(2))."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

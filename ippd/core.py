@@ -8,18 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from ippd.blobs import Blobs, private_text
+from ippd.domain.apps import Apps
 from ippd.domain.attempts import Attempts
+from ippd.domain.backup import Backups, before_migration
 from ippd.domain.experiments import Experiments
 from ippd.domain.files import Files
 from ippd.domain.groups import Groups
 from ippd.domain.housekeeping import Housekeeping
+from ippd.domain.leases import Leases
 from ippd.domain.limits import Limits
 from ippd.domain.notifications import Notifications
+from ippd.domain.output import Outputs
 from ippd.domain.passwords import Passwords
 from ippd.domain.queue import Queue
+from ippd.domain.restore import UNDER_WAY
+from ippd.domain.runs import Runs
 from ippd.domain.sessions import Sessions
 from ippd.domain.users import Users
-from ippd.errors import IppdError, SettingsError
+from ippd.errors import IppdError, SettingsError, Unavailable
+from ippd.schema import MIGRATIONS
 from ippd.store import Store
 
 
@@ -40,9 +47,14 @@ class Core:
         self.sessions = Sessions(self)
         self.files = Files(self)
         self.experiments = Experiments(self)
+        self.apps = Apps(self)
         self.queue = Queue(self)
+        self.leases = Leases(self)
+        self.runs = Runs(self)
+        self.outputs = Outputs(self)
         self.notifications = Notifications(self)
         self.housekeeping = Housekeeping(self)
+        self.backups = Backups(self)
 
     def certificate_path(self) -> Path:
         """The certificate of the public listener: the one of the settings, else the self-made one."""
@@ -71,7 +83,7 @@ class Core:
 def open_core(settings: Mapping[str, Any], clock: Callable[[], float] = time.time) -> Core:
     """The core over the data folder of the settings: makes folders (0700) and secrets (0600), migrates the database.
 
-    Raises SettingsError when the folder cannot be made or belongs to somebody else, Unavailable for a database that is too new.
+    Raises SettingsError when the folder cannot be made or belongs to somebody else, Unavailable for a database that is too new or half restored.
     """
     folder = Path(settings["data.directory"])
     try:
@@ -82,8 +94,12 @@ def open_core(settings: Mapping[str, Any], clock: Callable[[], float] = time.tim
         blobs.prepare()
     except OSError as error:
         raise SettingsError(f"data.directory: {error.filename or folder}: {error.strerror}") from error
+    if (folder / UNDER_WAY).exists():
+        raise Unavailable(f"a restore into {folder} did not come to its end: run it again")
     database = folder / "ippd.sqlite"
     os.close(os.open(database, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
     store = Store(database, on_full=blobs.release_reserve)
+    if 0 < store.version() < len(MIGRATIONS):
+        before_migration(store, Path(settings["backup.directory"] or folder / "backups"), settings["backup.keep"], clock)
     store.migrate()
     return Core(settings, store, blobs, clock)

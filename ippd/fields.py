@@ -93,6 +93,35 @@ class Failure(_Fields):
     message = fields.String(load_default=None, allow_none=True, validate=validate.Length(max=10000))
 
 
+class Run(_Fields):
+    """How a submission asks to be run."""
+
+    priority = fields.Integer(load_default=0)
+    parents = fields.String(load_default="", validate=validate.Length(max=1000))
+    time_limit = fields.Float(load_default=None, allow_none=True, validate=validate.Range(1, 10 * 365 * 86400))
+    restarts = fields.Integer(load_default=None, allow_none=True, validate=validate.Range(0, 100))
+
+
+class Usage(_Fields):
+    """What a worker knows of a job: the engine, its id there, the node, start and end (seconds since 1970), CPU seconds, bytes."""
+
+    engine = Line(load_default=None, allow_none=True, validate=validate.Length(max=64))
+    job = Line(load_default=None, allow_none=True, validate=validate.Length(max=128))
+    node = Line(load_default=None, allow_none=True, validate=validate.Length(max=255))
+    started_at = fields.Float(load_default=None, allow_none=True)
+    ended_at = fields.Float(load_default=None, allow_none=True)
+    cpu_seconds = fields.Float(load_default=None, allow_none=True, validate=validate.Range(0))
+    peak_bytes = fields.Integer(load_default=None, allow_none=True, validate=validate.Range(0, 2**62))
+
+
+class Lease(_Fields):
+    """What a worker asks for: its name, for how many seconds, and how many experiments at most."""
+
+    worker = Line(required=True, validate=validate.Length(1, 128))
+    seconds = fields.Float(required=True, validate=validate.Range(5, 86400))
+    limit = fields.Integer(required=True, validate=validate.Range(1, 1000))
+
+
 class Message(_Fields):
     """What a script wants to tell somebody."""
 
@@ -123,4 +152,13 @@ def whole_number(text: Any, what: str, least: int = 0, most: int = 2**53) -> int
         return text
     if isinstance(text, str) and text.isascii() and text.isdecimal() and len(text) < 17 and least <= int(text) <= most:
         return int(text)
+    raise Invalid(fields={what: [f"this must be a whole number from {least} to {most}"]})
+
+
+def integer(value: Any, what: str, least: int, most: int) -> int:
+    """An integer, also a negative one, out of a text or number. Raises Invalid naming `what`."""
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,17}", value):
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+        return value
     raise Invalid(fields={what: [f"this must be a whole number from {least} to {most}"]})

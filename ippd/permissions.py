@@ -26,7 +26,7 @@ class Actor:
 
 
 # A permission that is not in a role's table is refused: forgetting a line closes a door, it never opens one.
-_SIGN_IN = {"user.sign_up": ANY, "session.log_in": ANY, "password.forgot": ANY, "password.reset": ANY}
+_SIGN_IN = {"app.read": ANY, "user.sign_up": ANY, "session.log_in": ANY, "password.forgot": ANY, "password.reset": ANY}
 _USER = {
     "session.log_out": OWN,
     "user.set": OWN,
@@ -36,11 +36,15 @@ _USER = {
     "experiment.list": OWN,
     "experiment.read": OWN,
     "experiment.cancel": OWN,
+    "experiment.suspend": OWN,
+    "experiment.prioritize": OWN,
     "file.read": OWN,
 }
 _SCRIPT = {
     "experiment.read": ANY,
     "experiment.cancel": ANY,
+    "experiment.suspend": ANY,
+    "experiment.prioritize": ANY,
     "experiment.fail": ANY,
     "experiment.remove": ANY,
     "experiment.run": ANY,
@@ -66,7 +70,7 @@ _COMMAND = {
     "notification.list": ANY,
     "notification.retry": ANY,
 }
-_KEEP_HOUSE = {"notification.deliver": ANY, "queue.requeue": ANY, "house.keep": ANY}
+_KEEP_HOUSE = {"notification.deliver": ANY, "queue.requeue": ANY, "house.keep": ANY, "backup.make": ANY}
 
 ROLES: dict[str, dict[str, str]] = {
     "anonymous": _SIGN_IN,

@@ -4,13 +4,13 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import dataset
 import sqlalchemy
-from sqlalchemy import Column, ForeignKey, Float, Integer, Text, event
+from sqlalchemy import Column, Float, ForeignKey, Integer, Text, event
 
 from ippd.errors import Conflict, NoSpace, Unavailable
 from ippd.schema import MIGRATIONS, TABLES
@@ -183,7 +183,7 @@ class Store:
         """
         refuse_network(self.path.parent)
         with self.write():
-            version = self._version()
+            version = self.version()
             if version > len(MIGRATIONS):
                 raise Unavailable(
                     f"{self.path} has schema version {version}, this ippd knows {len(MIGRATIONS)}: a newer ippd has used it; "
@@ -197,10 +197,12 @@ class Store:
             )
         return len(MIGRATIONS) - version
 
-    def _version(self) -> int:
-        if not self._database().has_table("meta"):
-            return 0
-        return int(self.value("SELECT value FROM meta WHERE name = 'schema'") or 0)
+    def version(self) -> int:
+        """The schema version of the file: how many migrations it has seen; 0 when it is empty."""
+        with self.read() if not self._inside() else _nothing():
+            if not self._database().has_table("meta"):
+                return 0
+            return int(self.value("SELECT value FROM meta WHERE name = 'schema'") or 0)
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the database. The write lock is held meanwhile, so that no writer can reset the log."""
@@ -211,6 +213,13 @@ class Store:
                 other.execute("PRAGMA wal_checkpoint(PASSIVE)")
             finally:
                 other.close()
+
+    def copy_to(self, path: Path) -> None:
+        """Write a copy of the database as it is now, one file without a log, with SQLite's online backup; no writer waits for it."""
+        with closing(sqlite3.connect(self.path, timeout=30, isolation_level=None)) as source, closing(sqlite3.connect(path)) as target:
+            source.execute("PRAGMA wal_autocheckpoint=0")
+            source.backup(target)  # in one step: with several, each change in between would make it begin anew
+            target.execute("PRAGMA journal_mode=DELETE")
 
     def close(self) -> None:
         """Close all connections (those of this process only: a connection inherited over a fork is left alone)."""

@@ -1,5 +1,6 @@
 """A plain HTTP client for the tests: http.client, TLS without a check of the self-made certificate, forms that stream."""
 
+import contextlib
 import http.client
 import itertools
 import json
@@ -46,10 +47,9 @@ class Client:
     def request(self, method, path, body=None, headers=None):
         """Send a request; `body` is bytes or an iterable of them (chunked unless Content-Length is given)."""
         connection = (self._connection if self.keep else None) or self.connection()
-        try:
+        # Answered and closed before all was sent: the answer is there to read all the same.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
             connection.request(method, path, body=body, headers=self.headers | dict(headers or {}))
-        except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
-            pass  # answered and closed before all was sent: the answer is there to read
         answer = connection.getresponse()
         reply = Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
         if self.keep:
@@ -58,13 +58,13 @@ class Client:
             connection.close()
         return reply
 
-    def get(self, path, headers=None, **query):
+    def get(self, path, /, headers=None, **query):
         return self.request("GET", path + ("?" + urlencode(query) if query else ""), headers=headers)
 
     def delete(self, path, headers=None):
         return self.request("DELETE", path, headers=headers)
 
-    def post(self, path, fields=None, files=None, json=None, headers=None, **more):
+    def post(self, path, /, fields=None, files=None, json=None, headers=None, **more):
         """POST a form (multipart when there are files), or JSON. `fields` is a dict or pairs; `more` are further fields."""
         pairs = [*(fields.items() if isinstance(fields, dict) else fields or ()), *more.items()]
         if json is not None:

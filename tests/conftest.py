@@ -6,6 +6,7 @@ from ippd.core import open_core
 from ippd.domain.submission import Part
 from ippd.permissions import ANONYMOUS, OPERATOR, Actor
 from ippd.settings import load
+from serving import Portal
 
 PASSWORD = "correct horse battery"
 
@@ -86,3 +87,22 @@ def echo(*files, app="echo", **params):
     parts = [Part("fact", "app", app), Part("fact", "name", "a trial")]
     parts += [Part("param", name, value) for name, value in params.items()]
     return parts + [Part("file", "scan", [data], name) for name, data in files]
+
+
+@pytest.fixture
+def make_portal(make_core):
+    """A function: the portal on two loopback ports, over settings as `make_settings` takes them."""
+    portals = []
+
+    def make(families=None, **overrides):
+        portals.append(Portal(make_core(**overrides), *([families] if families else [])))
+        return portals[-1]
+
+    yield make
+    for portal in portals:
+        portal.stop()
+
+
+@pytest.fixture
+def portal(make_portal):
+    return make_portal(notify__admin_email="admin@example.org", public__url="https://portal.example.org")

@@ -5,9 +5,9 @@ import ssl
 import time
 
 import pytest
-from mailservers import Inbox, closed_port, make_certificate, silent_server, smtp_server, webhook_server
 
 from ippd import mail
+from mailservers import Inbox, closed_port, make_certificate, silent_server, smtp_server, webhook_server
 
 ADA = "ada@example.org"
 
@@ -130,9 +130,7 @@ def test_a_refused_recipient_is_for_good_and_the_next_one_passes(mail_to):
     assert len(inbox.messages) == 1
 
 
-@pytest.mark.parametrize(
-    "inbox", [Inbox({ADA: "451 4.7.1 greylisted, come back later"}), Inbox(data_answer="452 4.3.1 mailbox full")]
-)
+@pytest.mark.parametrize("inbox", [Inbox({ADA: "451 4.7.1 greylisted, come back later"}), Inbox(data_answer="452 4.3.1 mailbox full")])
 def test_a_refusal_for_now_is_not_for_good(mail_to, inbox):
     with smtp_server(inbox) as port, pytest.raises(mail.Refused) as caught:
         mail_to(port)("email", ADA, "s", "b")

@@ -2,11 +2,12 @@
 
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ippd import fields
 from ippd.blobs import Batch
+from ippd.domain.runs import check_priority
 from ippd.domain.states import STATES, move
 from ippd.domain.submission import Part, safe_name, unique_name
 from ippd.errors import Conflict, Invalid, NotFound, TooLarge
@@ -19,20 +20,23 @@ if TYPE_CHECKING:
 # What a listing reads: one name per fact, in the order of the query. `spec` holds what was asked for: {"params": {}, "files": {}}.
 FACTS = (
     "id", "uuid", "user_id", "app", "name", "description", "label", "host", "status", "priority", "spec", "exit_code", "message",
+    "usage", "restarts", "claimed_by", "wanted",
     "created_at", "submitted_at", "queued_at", "running_at", "suspended_at", "ended_at", "expired_at",
 )  # fmt: skip
+_SPEC = FACTS.index("spec")
 _SELECT = f"SELECT {', '.join('e.' + fact for fact in FACTS)} FROM experiments e"
 
 
 class Draft:
     """A submission while it comes in: facts, parameters, and files that are on the disk already."""
 
-    def __init__(self, limits: dict[str, int], batch: Batch, owner: int) -> None:
+    def __init__(self, limits: dict[str, int], batch: Batch, owner: int, check: Callable[["Draft", bool], None]) -> None:
         self.facts: dict[str, str] = {}
         self.params: dict[str, str] = {}
         self.files: list[tuple[str, str, Any]] = []
-        self._limits, self._batch, self._owner = limits, batch, owner
+        self._limits, self._batch, self._owner, self._check = limits, batch, owner, check
         self._names: set[str] = set()
+        self._counts: dict[str, int] = {}
 
     def take(self, part: Part) -> None:
         """Take the next part; the bytes of a file are stored before this returns. Raises TooLarge, NoSpace."""
@@ -46,15 +50,26 @@ class Draft:
         if len(self.files) >= self._limits["files_per_experiment"]:
             raise TooLarge(f"an experiment may have at most {self._limits['files_per_experiment']} files")
         assert not isinstance(part.value, str)
+        self._counts[part.name] = self._counts.get(part.name, 0) + 1
+        self._check(self, False)  # what is wrong already is told before the bytes have come
         blob = self._batch.write(self._owner, part.value, self._limits["file_bytes"])
         self.files.append((part.name, unique_name(safe_name(part.filename), self._names), blob))
 
-    def spec(self) -> str:
-        """The JSON that is kept beside the columns."""
-        files: dict[str, list[str]] = {}
+    def check(self) -> None:
+        """Hold the whole against the definition of its app. Raises Invalid with a sentence per field."""
+        self._check(self, True)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many files came in each field."""
+        return self._counts
+
+    def spec(self) -> Row:
+        """What is kept beside the columns."""
+        files: dict[str, Names] = {}
         for field, name, _ in self.files:
             files.setdefault(field, []).append(name)
-        return json.dumps({"params": self.params, "files": files}, ensure_ascii=False)
+        return {"params": self.params, "files": files}
 
 
 class Experiments:
@@ -76,30 +91,46 @@ class Experiments:
         limits = core.limits.of(actor.user)
         core.limits.check_announced(actor.user, limits, announced or 0)
         with core.blobs.batch() as batch:
-            draft = Draft(limits, batch, actor.user)
+            draft = Draft(limits, batch, actor.user, lambda draft, whole: core.apps.check(draft.facts, draft.params, draft.counts, whole))
             for part in parts:
                 draft.take(part)
             facts = fields.check(fields.Experiment, draft.facts)
+            run = fields.check(fields.Run, draft.facts)
+            draft.check()
             with self._store.write():
                 core.limits.check(actor.user, limits, sum(blob.bytes for _, _, blob in draft.files))
-                id = self._insert(actor.user, facts, draft)
+                parents = self._parents(actor, run["parents"])
+                spec = draft.spec() | {name: run[name] for name in ("time_limit", "restarts") if run[name] is not None}
+                id = self.insert(actor.user, facts, spec, draft.files, check_priority(actor, run["priority"]))
+                for parent in parents:
+                    self._store.insert("parents", experiment_id=id, parent_id=parent)
             batch.keep()
         return {"id": id, "status": "submitted"}
 
-    def _insert(self, user: int, facts: Row, draft: Draft) -> int:
+    def _parents(self, actor: Actor, words: str) -> list[int]:
+        """The ids of one's own experiments that must have ended first. Raises Invalid."""
+        ids = sorted({fields.whole_number(word, "parents") for word in words.replace(",", " ").split()})
+        for id in ids:
+            if self._store.one("SELECT id FROM experiments WHERE id = :id AND user_id = :user", id=id, user=actor.user) is None:
+                raise Invalid(fields={"parents": [f"there is no experiment {id}"]})
+        return ids
+
+    def insert(self, user: int, facts: Row, spec: Row, files: Iterable[tuple[str, str, Any]], priority: int = 0) -> int:
+        """Write the rows of a new experiment (inside a transaction); `files` are (field, name, blob). Returns its id."""
         now = self._core.clock()
         id = self._store.insert(
             "experiments",
             uuid=str(uuid.uuid4()),
             user_id=user,
             status="submitted",
-            priority=0,
-            spec=draft.spec(),
+            priority=priority,
+            restarts=0,
+            spec=json.dumps(spec, ensure_ascii=False),
             created_at=now,
             submitted_at=now,
             **facts,
         )
-        for field, name, blob in draft.files:
+        for field, name, blob in files:
             self._core.files.insert(user, id, "input", field, name, blob)
         return id
 
@@ -147,26 +178,56 @@ class Experiments:
                 for experiment, kind, name in files:
                     if experiment in names:
                         names[experiment][kind].append(name)
-        return [_experiment(row, names[row[0]]) for row in rows]
+        # One decoding for all: a tenth of the time of a hundred small ones.
+        specs = json.loads(f"[{','.join(row[_SPEC] for row in rows)}]")
+        return [_experiment(row, spec, names[row[0]]) for row, spec in zip(rows, specs, strict=True)]
 
     @permits("experiment.cancel")
-    def cancel(self, actor: Actor, id: int) -> None:
-        """Stop an experiment. Raises Conflict if it has ended already, NotFound."""
+    def cancel(self, actor: Actor, id: int) -> Row:
+        """Stop an experiment. Raises Conflict if it has ended already, NotFound.
+
+        Returns its `status`, in which state it `was`, and `gone`: whether nothing of it runs any more, as far as is known. That comes
+        later (see `gone`) when a worker has it, and is None when a script has it, which finds out by itself.
+        """
+        with self._store.write():
+            before = self.get(actor, id)
+            row = move(self._core, id, "cancelled", wanted=None)
+        held = False if row["claim"] else None
+        return {"status": "cancelled", "was": before["status"], "gone": True if before["status"] == "submitted" else held}
+
+    @permits("experiment.read")
+    def gone(self, actor: Actor, id: int) -> bool:
+        """Whether the worker that had a cancelled experiment has said that its job is gone. Raises NotFound."""
         self.get(actor, id)
-        move(self._core, id, "cancelled")
+        return self._store.value("SELECT claim FROM experiments WHERE id = :id", id=id) is None
 
     @permits("experiment.fail")
-    def fail(self, actor: Actor, id: int, exit_code: str | int | None = None, message: str | None = None) -> None:
-        """A script says that an experiment failed; its owner is told. Saying it again changes nothing.
+    def fail(
+        self,
+        actor: Actor,
+        id: int,
+        exit_code: str | int | None = None,
+        message: str | None = None,
+        claim: str | None = None,
+        usage: Row | None = None,
+    ) -> None:
+        """A script or worker says that an experiment failed; its owner is told. Saying it again changes nothing.
 
-        Raises Invalid, Conflict when it has ended otherwise, NotFound.
+        Raises Invalid, Conflict when it has ended otherwise or the `claim` is over, NotFound.
         """
         failure = fields.check(fields.Failure, {"exit_code": None if exit_code == "" else exit_code, "message": message})
+        used = {"usage": json.dumps(fields.check(fields.Usage, usage))} if usage else {}
         with self._store.write() as store:
             if store.value("SELECT status FROM experiments WHERE id = :id", id=id) == "failed":
                 return
-            row = move(self._core, id, "failed", **failure)
-            self._core.notifications.add("failed", user=row["user_id"], id=id, name=row["name"] or row["app"], **failure)
+            self._core.leases.fence(id, claim)
+            self.end_as_failed(id, failure["exit_code"], failure["message"], **used)
+
+    def end_as_failed(self, id: int, exit_code: int | None, message: str | None, **columns: Any) -> None:
+        """Move an experiment to failed and tell its owner (inside a transaction)."""
+        failure: dict[str, Any] = {"exit_code": exit_code, "message": message}
+        row = move(self._core, id, "failed", wanted=None, **failure, **columns)
+        self._core.notifications.add("failed", user=row["user_id"], id=id, name=row["name"] or row["app"], **failure)
 
     @permits("experiment.remove")
     def remove(self, actor: Actor, id: int) -> bool:
@@ -175,16 +236,20 @@ class Experiments:
             if store.value("SELECT status FROM experiments WHERE id = :id", id=id) in ("running", "suspended"):
                 raise Conflict(f"experiment {id} is running: cancel it first")
             paths = [row["path"] for row in store.all("SELECT path FROM files WHERE experiment_id = :id", id=id)]
+            uuid = store.value("SELECT uuid FROM experiments WHERE id = :id", id=id)
             removed = store.execute("DELETE FROM experiments WHERE id = :id", id=id) > 0
+        if removed:
+            self._core.outputs.remove(uuid)
         for path in paths:
             self._core.blobs.remove(path)
         return removed
 
 
-def _experiment(row: tuple[Any, ...], names: dict[str, list[str]]) -> Row:
-    experiment = dict(zip(FACTS, row, strict=True))
-    spec = json.loads(experiment.pop("spec"))
-    experiment["user"] = experiment.pop("user_id")
-    experiment["params"] = spec["params"] | {field: ",".join(files) for field, files in spec["files"].items()}
-    experiment["inputs"], experiment["outputs"] = names["input"], names["output"]
+def _experiment(row: tuple[Any, ...], spec: Row, names: dict[str, list[str]]) -> Row:
+    experiment: Row = dict(zip(FACTS, row, strict=True))
+    params = experiment["params"] = spec["params"]
+    for field, files in spec["files"].items():
+        params[field] = ",".join(files)
+    experiment["usage"] = json.loads(experiment["usage"]) if experiment["usage"] else {}
+    experiment["user"], experiment["inputs"], experiment["outputs"] = experiment["user_id"], names["input"], names["output"]
     return experiment

@@ -1,10 +1,11 @@
 """Files of experiments: inputs, results, what is old, what is removed."""
 
+import json
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ippd import fields
 from ippd.blobs import Blob
@@ -93,14 +94,19 @@ class Files:
         with core.blobs.batch() as batch:
             names: set[str] = set()
             results = []
+            told = {"claim": None, "exit_code": "0", "usage": None}
             for part in parts:
-                if part.kind == "file" and part.filename and not isinstance(part.value, str):
+                if part.kind == "param" and part.name in told:
+                    told[part.name] = str(part.value)
+                    core.leases.fence(experiment, told["claim"])
+                elif part.kind == "file" and part.filename and not isinstance(part.value, str):
                     blob = batch.write(owner, part.value)
                     results.append((part.name, unique_name(safe_name(part.filename), names), blob))
             if not results:
                 raise Invalid("there is no file in this form: nothing was stored")
             with self._store.write():
-                replaced = self._record(experiment, owner, results)
+                core.leases.fence(experiment, told["claim"])
+                replaced = self._record(experiment, owner, results, told)
             batch.keep()
         for path in replaced:
             core.blobs.remove(path)
@@ -113,14 +119,14 @@ class Files:
             raise Conflict(f"experiment {experiment} is {row['status']}: it takes no results")
         return int(row["user_id"])
 
-    def _record(self, experiment: int, owner: int, results: list[tuple[str, str, Blob]]) -> list[str]:
+    def _record(self, experiment: int, owner: int, results: list[tuple[str, str, Blob]], told: dict[str, Any]) -> list[str]:
         store, replaced = self._store, []
         for field, name, blob in results:
             old = "DELETE FROM files WHERE experiment_id = :experiment AND kind = 'output' AND name = :name RETURNING path"
             replaced += [row["path"] for row in store.all(old, experiment=experiment, name=name)]
             self.insert(owner, experiment, "output", field, name, blob)
         if store.value("SELECT status FROM experiments WHERE id = :id", id=experiment) != "completed":
-            row = move(self._core, experiment, "completed")
+            row = move(self._core, experiment, "completed", wanted=None, **_ending(told))
             self._core.notifications.add("completed", user=owner, id=experiment, name=row["name"] or row["app"])
         return replaced
 
@@ -141,3 +147,15 @@ class Files:
         if not self._store.execute("DELETE FROM files WHERE path = :path", path=path):
             raise NotFound("no file of an experiment has this path")
         self._core.blobs.remove(path)
+
+
+def _ending(told: dict[str, Any]) -> Row:
+    """What a worker says of the end besides the files, as columns. Raises Invalid."""
+    if told["claim"] is None:
+        return {}
+    try:
+        usage = json.loads(told["usage"] or "{}")
+    except ValueError:
+        raise Invalid(fields={"usage": ["this is not JSON"]}) from None
+    used = fields.check(fields.Usage, usage if isinstance(usage, dict) else {})
+    return {"exit_code": fields.integer(told["exit_code"], "exit_code", -1000, 1000), "usage": json.dumps(used)}

@@ -7,7 +7,7 @@ from ippd import fields
 from ippd.domain.limits import LIMITS
 from ippd.errors import Conflict, Invalid, NotFound
 from ippd.permissions import Actor, permits
-from ippd.store import Names, Row, Rows
+from ippd.store import Names, Rows
 
 if TYPE_CHECKING:
     from ippd.core import Core

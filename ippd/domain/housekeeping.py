@@ -98,7 +98,7 @@ class Housekeeping:
                 found |= {row["path"] for row in self._store.all(f"SELECT path FROM files WHERE path IN ({names})", **some)}
             return found
 
-        return self._core.blobs.sweep(known, self._core.clock() - age)
+        return self._core.outputs.sweep() + self._core.blobs.sweep(known, self._core.clock() - age)
 
     @permits("house.keep")
     def warn_certificate(self, actor: Actor) -> int:
@@ -115,6 +115,7 @@ class Housekeeping:
 
     @permits("house.keep")
     def checkpoint(self, actor: Actor) -> int:
-        """Move the write-ahead log into the database, and put the reserve back once there is room again."""
+        """Move the write-ahead log into the database; returns 1 when the reserve was put back, now that there is room again."""
         self._store.checkpoint()
-        return int(self._core.blobs.keep_reserve())
+        gone = not self._core.blobs.reserve_file.exists()
+        return int(gone and self._core.blobs.keep_reserve())

@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from ippd.core import Core
 
 # Each has a default in the settings (limits.NAME) and may be set per group; of several groups the best counts.
-LIMITS = ("files_per_experiment", "file_bytes", "user_bytes", "waiting_experiments")
+USER_LIMITS = ("files_per_experiment", "file_bytes", "user_bytes", "waiting_experiments", "running_experiments")
+# This one is a group's, not a member's: how many experiments all of them together may have running.
+LIMITS = (*USER_LIMITS, "running_together")
 
 
 class Limits:
@@ -22,10 +24,10 @@ class Limits:
         """The limits of a user: name -> number (bytes for the *_bytes)."""
         own = self._store.all(
             "SELECT l.name, MAX(l.value) AS value FROM limits l JOIN members m ON m.group_id = l.group_id "
-            "WHERE m.user_id = :user GROUP BY l.name",
+            "WHERE m.user_id = :user AND l.name <> 'running_together' GROUP BY l.name",
             user=user,
         )
-        return {name: self._core.settings[f"limits.{name}"] for name in LIMITS} | {row["name"]: row["value"] for row in own}
+        return {name: self._core.settings[f"limits.{name}"] for name in USER_LIMITS} | {row["name"]: row["value"] for row in own}
 
     def used(self, user: int) -> int:
         """The bytes that a user's files take."""

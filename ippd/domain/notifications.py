@@ -48,9 +48,7 @@ class Notifications:
         self._core = core
         self._store = core.store
 
-    def add(
-        self, kind: str, user: int | Row | None = None, to: str | None = None, unique: str | None = None, **facts: Any
-    ) -> int:
+    def add(self, kind: str, user: int | Row | None = None, to: str | None = None, unique: str | None = None, **facts: Any) -> int:
         """Store a notification of `kind` (a key of TEMPLATES) in the caller's transaction; returns how many messages.
 
         It goes to a user (id, or a row with id, email and settings), to a bare e-mail address, or for some kinds to the

@@ -1,15 +1,19 @@
 """The queue: handing experiments to scripts, each to one, and taking back what nobody acknowledged."""
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ippd.domain.states import move
+from ippd.domain.turns import next_ones
 from ippd.errors import Conflict, NotFound
 from ippd.permissions import Actor, permits
 from ippd.store import Row
 
 if TYPE_CHECKING:
     from ippd.core import Core
+
+MOST = 1000  # one claim looks no further than this
 
 
 class Queue:
@@ -20,21 +24,23 @@ class Queue:
         self._store = core.store
 
     @permits("queue.claim")
-    def claim(self, actor: Actor) -> list[Row]:
-        """Hand out what waits, by priority and then age, at most `queue.batch`: dicts of id, user, host, app, name, description,
+    def claim(self, actor: Actor, limit: int | None = None, hosts: Sequence[str] = (), apps: Sequence[str] = ()) -> list[Row]:
+        """Hand out what waits, by priority and then age, at most `queue.batch` (or `limit`, if that is less), of these hosts and apps (all,
+        without). When more waits than is handed out, users take turns. Dicts of id, user, host, app, name, description,
         params (texts) and files ({field: [name]}). Each becomes queued in the same statement, so two callers never get the same one.
         """
-        waiting = "SELECT id FROM experiments WHERE status = 'submitted' ORDER BY priority DESC, id LIMIT :batch"
-        if self._store.one(waiting, batch=1) is None:  # an idle poll takes no write lock
+        # An idle poll takes no write lock.
+        if self._store.one("SELECT 1 AS found FROM experiments WHERE status = 'submitted' LIMIT 1") is None:
             return []
         with self._store.write() as store:
+            batch = min(limit or MOST, self._core.settings["queue.batch"])
             rows = store.all(
                 "UPDATE experiments SET status = 'queued', queued_at = :now, claimed_by = :by, acknowledged_at = NULL, "
-                f"heartbeat_at = NULL WHERE id IN ({waiting}) "
+                "heartbeat_at = NULL, claim = NULL, lease = NULL WHERE id IN (SELECT value FROM json_each(:ids)) "
                 "RETURNING id, user_id, host, app, name, description, priority, spec",
                 now=self._core.clock(),
                 by=actor.name,
-                batch=self._core.settings["queue.batch"],
+                ids=json.dumps(next_ones(self._core, batch, hosts, apps or None)),
             )
         rows.sort(key=lambda row: (-row["priority"], row["id"]))
         return [_item(row) for row in rows]
@@ -62,9 +68,12 @@ class Queue:
             store.update("experiments", id, heartbeat_at=self._core.clock())
 
     @permits("experiment.run")
-    def running(self, actor: Actor, id: int) -> None:
-        """The holder of a claim has started it. Saying it again changes nothing. Raises Conflict when it has ended, NotFound."""
+    def running(self, actor: Actor, id: int, claim: str | None = None) -> None:
+        """The holder of a claim has started it. Saying it again changes nothing. Raises Conflict when it has ended or the `claim` of a
+        worker is over, NotFound.
+        """
         with self._store.write() as store:
+            self._core.leases.fence(id, claim)
             if store.value("SELECT status FROM experiments WHERE id = :id", id=id) == "running":
                 return
             self.acknowledge(id)

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 # From each state to the states that may follow. A move back to submitted is a claim that was given up.
 MOVES: dict[str, tuple[str, ...]] = {
-    "submitted": ("queued", "running", "completed", "failed", "cancelled"),
-    "queued": ("submitted", "running", "completed", "failed", "cancelled"),
+    "submitted": ("queued", "running", "suspended", "completed", "failed", "cancelled"),
+    "queued": ("submitted", "running", "suspended", "completed", "failed", "cancelled"),
     "running": ("submitted", "suspended", "completed", "failed", "cancelled"),
     "suspended": ("submitted", "running", "completed", "failed", "cancelled"),
     "completed": (),

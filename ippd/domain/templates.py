@@ -39,18 +39,18 @@ TEMPLATES: dict[str, Template] = {
     ),
     "completed": Template(
         "Experiment {id} is completed: {name}",
-        "Your experiment {id} ({name}, {app}) is completed. The results can be downloaded{from_portal}.",
+        "Your experiment {id} ({name}) is completed. The results can be downloaded{from_portal}.",
         OWNER,
     ),
     "failed": Template(
         "Experiment {id} has failed: {name}",
-        "Your experiment {id} ({name}, {app}) has failed.\n\nExit code: {exit_code}\n{message}\n\n"
+        "Your experiment {id} ({name}) has failed.\n\nExit code: {exit_code}\n{message}\n\n"
         "Its inputs are kept; you find it in your list{at_portal}.",
         OWNER,
     ),
     "expiring": Template(
         "Files of experiment {id} expire in {days} days: {name}",
-        "The files of your experiment {id} ({name}, {app}) will be deleted in {days} days. Please download what you "
+        "The files of your experiment {id} ({name}) will be deleted in {days} days. Please download what you "
         "want to keep{from_portal}. The experiment stays in your list.",
         OWNER,
     ),
@@ -82,7 +82,7 @@ SECRET_KINDS = ("password_reset",)
 LONG_FACTS = ("message",)
 
 # Facts that may be left out. A profile never shows a webhook: it is a password.
-OPTIONAL: dict[str, Any] = {"name": "", "app": "", "exit_code": None, "message": None, "profile": {}}
+OPTIONAL: dict[str, Any] = {"name": "", "exit_code": None, "message": None, "profile": {}}
 HIDDEN = ("slack_webhook",)
 
 
@@ -136,7 +136,7 @@ def _links(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, s
     if "code" in facts:
         code = clean_line(str(facts["code"]), TEXT)
         links["how_to_reset"] = (
-            f"To choose a new one, open\n\n{url}/users/password/reset?token={code}"
+            f"To choose a new one, open\n\n{url}/password/reset?token={code}"
             if url
             else f"To choose a new one, give this code where the portal asks for it:\n\n{code}"
         )

@@ -41,7 +41,8 @@ class Users:
         with self._store.write():
             id = self._insert(wanted["email"], digest, cleaned, PENDING)
             if id is not None:
-                self._core.notifications.add("approve_account", unique=f"approve_account:{id}", email=wanted["email"], id=id)
+                facts = {"id": id, "email": wanted["email"], "profile": cleaned}
+                self._core.notifications.add("approve_account", unique=f"approve_account:{id}", **facts)
                 return
             known = self._row("email", wanted["email"])
             assert known is not None
@@ -106,7 +107,7 @@ class Users:
     def find(self, actor: Actor, who: str | int) -> Row:
         """One user by id or e-mail address. Raises NotFound."""
         text = str(who)
-        row = self._row("id", int(text)) if text.isdecimal() else self._row("email", fields.address(text))
+        row = self._row("id", int(text)) if text.isdecimal() and len(text) < 19 else self._row("email", fields.address(text))
         if row is None:
             raise NotFound(f"there is no user {fields.one_line(text)}")
         return _user(row, self._core.groups.names_of(row["id"]))

@@ -1,0 +1,1 @@
+"""The dialects of HTTP that ippd speaks, one module each."""

@@ -1,0 +1,277 @@
+"""The daemon: what is started, reloaded and stopped, in order."""
+
+import functools
+import gc
+import logging
+import os
+import resource
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from fcntl import LOCK_EX, LOCK_NB, flock
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ippd import logs, schedule
+from ippd.admin import panel, reset
+from ippd.api.portal import portal
+from ippd.api.portal_jobs import jobs
+from ippd.core import Core, open_core
+from ippd.errors import SettingsError
+from ippd.http import account, cors, make_app
+from ippd.mail import make_send
+from ippd.permissions import SYSTEM
+from ippd.processes import REOPEN, Orders, Parent
+from ippd.server import Limits, Listener, Server, bind_tcp, bind_unix
+from ippd.server.tls import load, make_context
+from ippd.settings import Settings
+
+FAMILIES = (portal, jobs, panel, reset)
+MOST_PROCESSES = 4  # when the number is left to us
+SPARE_FILES = 500  # descriptors of a process besides its connections: the files that these read and write, the store
+LOCK = "ippd.lock"
+
+log = logging.getLogger(__name__)
+Bound = tuple[str, socket.socket]  # the listener's name and its socket
+
+
+def serve(settings: Settings, reload_settings: Callable[[], Settings]) -> int:
+    """Run until told to stop; returns the exit status. The log has begun; nothing may have a thread or an open database.
+
+    `reload_settings` reads the settings again, in each process. Raises SettingsError when something cannot be used.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(locked(Path(settings["data.directory"])))
+        _sweep(settings)
+        bound = stack.enter_context(listening(settings))
+        return Daemon(settings, reload_settings, bound).run()
+
+
+class Daemon:
+    """What the parent keeps, and what its children run."""
+
+    def __init__(self, settings: Settings, reload_settings: Callable[[], Settings], bound: list[Bound]) -> None:
+        self._settings, self._read_settings, self._bound = settings, reload_settings, bound
+        self._tls = make_context(*_pair(settings)) if settings["public.listen"] else None
+
+    def run(self) -> int:
+        """Start the processes and keep them running. Returns the exit status."""
+        count = self._settings["server.processes"] or min(MOST_PROCESSES, os.cpu_count() or 1)
+        _allow_files(self._settings["server.connections"] + SPARE_FILES)
+        roles = [(f"ippd: serve {number}", self._serve) for number in range(1, count + 1)]
+        parent = Parent([*roles, ("ippd: schedule", self._schedule)], self._settings["server.drain_timeout"])
+        parent.on_ready, parent.on_stop = self._ready, self._stop
+        parent.on_reload, parent.on_reopen = self._reload, logs.reopen
+        gc.freeze()  # what is loaded by now stays shared with the children
+        return parent.run()
+
+    def _ready(self) -> None:
+        for name, sock in self._bound:
+            log.info("%s listener: %s", name, _address(name, sock))
+        log.info("process %d serves", os.getpid())
+        tell_manager("READY=1")
+
+    def _stop(self) -> None:
+        log.info("stopping")
+        tell_manager("STOPPING=1")
+        for _, sock in self._bound:
+            sock.close()
+
+    def _reload(self) -> bool:
+        """In the parent: try the new settings. Returns whether the children should take them; if not, all stays as it is."""
+        tell_manager(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            live, waiting = self._take()
+        except SettingsError as error:
+            log.error("nothing was reloaded: %s", error)
+            return False
+        finally:
+            tell_manager("READY=1")
+        log.info("reloaded: %s", ", ".join(live) or "no setting has changed")
+        if waiting:
+            log.warning("these settings wait for a restart: %s", ", ".join(waiting))
+        return True
+
+    def _take(self) -> tuple[list[str], list[str]]:
+        """Take the new settings and the certificate over, or nothing. Returns (changed, waiting). Raises SettingsError."""
+        new = self._read_settings()
+        if self._tls:
+            load(self._tls, *_pair(new))
+        changes = self._settings.take(new)
+        logs.level(self._settings)
+        return changes
+
+    def _serve(self, orders: Orders) -> None:
+        """A serving process."""
+        core = open_core(self._settings)
+        apps = {name: make_app(FAMILIES, core, self._settings, name) for name in ("public", "local")}
+        server = Server([self._listener(name, sock, apps[name]) for name, sock in self._bound],
+                        Limits.of(self._settings), _log_access)  # fmt: skip
+        thread = threading.Thread(target=_whole_life, args=(server.run,), name="server")
+        thread.start()
+        orders.ready()
+
+        def reload() -> None:  # in the thread that makes the TLS connections
+            self._take_quietly()
+            for app in apps.values():
+                app.reload()
+
+        for order in orders:
+            if order == REOPEN:
+                logs.reopen()
+            else:
+                server.call(reload)
+        server.stop()
+        thread.join()
+        core.close()
+
+    def _listener(self, name: str, sock: socket.socket, app: Callable) -> Listener:
+        if name == "local":
+            return Listener(name, sock, _with_request_id(app), local=True)
+        return Listener(name, sock, _with_request_id(app), self._tls, lambda origin: list(cors(self._settings, origin).items()))
+
+    def _schedule(self, orders: Orders) -> None:
+        """The process of the schedule: it has threads and nothing to do with the network."""
+        for _, sock in self._bound:
+            sock.close()
+        core: Core = open_core(self._settings)
+        stop = threading.Event()
+        patience = self._settings["server.drain_timeout"]
+        job = functools.partial(schedule.run, core, self._settings, make_send(self._settings), stop, log, patience)
+        thread = threading.Thread(target=_whole_life, args=(job,), name="schedule")
+        thread.start()
+        orders.ready()
+        for order in orders:
+            if order == REOPEN:
+                logs.reopen()
+            else:
+                self._take_quietly()
+        stop.set()
+        thread.join()
+        core.close()
+
+    def _take_quietly(self) -> None:
+        """In a child: the parent has told what changed; only what is wrong in the meantime is worth a line."""
+        try:
+            self._take()
+        except SettingsError as error:
+            log.error("this process keeps the old settings: %s", error)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the data folder for one daemon; its children hold it too. Raises SettingsError when another one does."""
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            flock(descriptor, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            other = os.read(descriptor, 20).decode("ascii", "replace").strip()
+            raise SettingsError(f"data.directory: {folder} is in use by another ippd (process {other})") from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def listening(settings: Settings) -> Iterator[list[Bound]]:
+    """All listening sockets that the settings name. Raises SettingsError."""
+    bound: list[Bound] = []
+    try:
+        bound += [("public", bind_tcp(host, port, "public.listen")) for host, port in settings["public.listen"]]
+        for host, port in settings["local.listen"]:
+            try:
+                bound.append(("local", bind_tcp(host, port, "local.listen")))
+            except SettingsError as error:
+                if host != "::1" or os.path.exists("/proc/self/net/if_inet6") or len(settings["local.listen"]) == 1:
+                    raise
+                log.warning("%s (IPv6 is switched off here)", error)
+        if settings["local.socket"]:
+            bound.append(("local", bind_unix(settings["local.socket"], "local.socket")))
+        if not bound:
+            raise SettingsError("nothing to listen on: public.listen, local.listen and local.socket are empty")
+        yield bound
+    finally:
+        for _, sock in bound:
+            sock.close()
+        if settings["local.socket"] and bound:
+            with suppress(OSError):
+                os.unlink(settings["local.socket"])
+
+
+def _sweep(settings: Settings) -> None:
+    """Remove what a crash left of uploads. The folder is locked and nothing serves yet: no upload can be under way."""
+    core = open_core(settings)
+    try:
+        pieces = core.housekeeping.sweep_orphans(SYSTEM, age=0)
+    finally:
+        core.close()
+    if pieces:
+        log.warning("%d pieces of broken-off uploads were removed", pieces)
+
+
+def tell_manager(text: str) -> None:
+    """Tell systemd how the daemon fares, if it asked for that (sd_notify(3))."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if path:
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(text.encode(), "\0" + path[1:] if path.startswith("@") else path)
+
+
+def _pair(settings: Settings) -> tuple[str, str]:
+    folder = Path(settings["data.directory"])
+    return (settings["public.certificate"] or str(folder / "certificate.pem"), settings["public.key"] or str(folder / "key.pem"))
+
+
+def _address(name: str, sock: socket.socket) -> str:
+    if sock.family == socket.AF_UNIX:
+        return str(sock.getsockname())
+    host, port = sock.getsockname()[:2]
+    return f"{'https' if name == 'public' else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _allow_files(count: int) -> None:
+    """Raise the limit of open files as far as we may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if wanted < count:
+        log.warning("this account may open %d files only; server.connections would need %d", hard, count)
+
+
+def _whole_life(function: Callable[[], Any]) -> None:
+    """Run what a process is for; if it fails, the process ends at once, so that the parent replaces it."""
+    try:
+        function()
+    except BaseException:
+        log.exception("the process ends after an error")
+        _end_now()
+
+
+def _end_now() -> NoReturn:
+    os._exit(1)
+
+
+def _with_request_id(app: Callable) -> Callable:
+    """The app, with the id of the request in all lines that it logs."""
+
+    def call(environ: dict[str, Any], start_response: Callable) -> Any:
+        with logs.request(environ["ippd.request_id"]):
+            return app(environ, start_response)
+
+    return call
+
+
+_account = functools.lru_cache(maxsize=1000)(account)
+
+
+def _log_access(facts: dict[str, Any]) -> None:
+    user = "" if facts["uid"] is None else _account(facts["uid"])
+    with logs.request(facts["request_id"]):
+        logs.access(facts["address"], user, facts["method"], facts["path"], facts["status"], facts["bytes"],
+                    facts["milliseconds"] / 1000)  # fmt: skip

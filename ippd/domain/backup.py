@@ -1,0 +1,172 @@
+"""Backups: made while the daemon serves, kept for a number of times, checked and put back."""
+
+import calendar
+import os
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from ippd import VERSION
+from ippd.domain.archive import DATABASE, FACTS, FORMAT, SECRETS, Progress, Writer
+from ippd.errors import NoSpace
+from ippd.permissions import Actor, permits
+from ippd.store import Store
+from ippd.wholefile import whole_file
+
+if TYPE_CHECKING:
+    from ippd.core import Core
+
+STAMP = "%Y%m%dT%H%M%SZ"
+LEFT = 86400.0  # seconds after which what a killed backup left is removed
+
+
+@dataclass
+class Made:
+    """What is in a backup: how many files, their bytes, and sentences about files that are not as the database says."""
+
+    files: int = 0
+    bytes: int = 0
+    damage: list[str] = field(default_factory=list)
+
+
+def no_progress(size: int) -> None:
+    """For callers that do not want to hear of it."""
+
+
+class Backups:
+    """Makes backups of one store with its files and secrets."""
+
+    def __init__(self, core: "Core") -> None:
+        self._core = core
+        self._folder = Path(core.settings["data.directory"])
+
+    @permits("backup.make")
+    def size(self, actor: Actor) -> int:
+        """The bytes that a backup made now would take, about."""
+        files = self._core.store.value("SELECT COALESCE(SUM(bytes), 0) + 1024 * COUNT(*) FROM files")
+        return int(files) + self._core.store.path.stat().st_size
+
+    @permits("backup.make")
+    def make(self, actor: Actor, file: BinaryIO, progress: Progress = no_progress) -> Made:
+        """Write a backup to a file that is open for writing.
+
+        Files that are removed meanwhile are left out of both. A file that is missing or damaged does not stop it: it is named in what
+        is returned, and again whenever the backup is verified. Raises OSError.
+        """
+        made = Made()
+        with tempfile.TemporaryDirectory(prefix=".backup-", dir=self._folder) as folder:
+            copy = Path(folder) / DATABASE
+            self._core.store.copy_to(copy)
+            writer = Writer(file, self._core.clock(), progress)
+            with closing(sqlite3.connect(copy, isolation_level=None)) as database:
+                writer.add_json(FACTS, self._facts(database))
+                self._add_files(writer, database, made)
+            with open(copy, "rb") as source:
+                writer.add(DATABASE, source)
+            for name in SECRETS:
+                with suppress(FileNotFoundError), open(self._folder / name, "rb") as source:
+                    writer.add(name, source)
+            writer.finish()
+        return made
+
+    def _facts(self, database: sqlite3.Connection) -> dict[str, object]:
+        count, size = database.execute("SELECT COUNT(*), COALESCE(SUM(bytes), 0) FROM files").fetchone()
+        facts = {"format": FORMAT, "ippd": VERSION, "schema": self._core.store.version(), "created_at": self._core.clock()}
+        return facts | {"files": count, "bytes": size}
+
+    def _add_files(self, writer: Writer, database: sqlite3.Connection, made: Made) -> None:
+        gone = []
+        for path, sha256 in database.execute("SELECT path, sha256 FROM files ORDER BY path"):
+            try:
+                with open(self._core.blobs.path(path), "rb") as source:
+                    digest = writer.add(f"uploads/{path}", source)
+                    made.bytes += source.tell()
+            except FileNotFoundError:
+                if self._core.store.one("SELECT id FROM files WHERE path = :path", path=path):
+                    made.damage.append(f"{path} is missing")
+                else:
+                    gone.append((path,))
+                continue
+            made.files += 1
+            if digest != sha256:
+                made.damage.append(f"{path} is not what was stored: its SHA-256 differs")
+        with database:
+            database.executemany("DELETE FROM files WHERE path = ?", gone)
+
+    @permits("backup.make")
+    def scheduled(self, actor: Actor) -> int:
+        """Make a backup in `backup.directory` when the last one there is older than `backup.interval`; keep `backup.keep`.
+
+        Returns how many were made. Raises NoSpace when there is no room for one beside the reserve.
+        """
+        settings, now = self._core.settings, self._core.clock()
+        if not settings["backup.directory"]:
+            return 0
+        folder = Path(settings["backup.directory"])
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._clean(folder)
+        kept = stamped(folder, "ippd")
+        if kept and now - kept[-1][0] < settings["backup.interval"]:
+            return 0
+        check_room(folder, self.size(actor) + settings["data.reserve"])
+        with whole_file(folder / name("ippd", now)) as file:
+            self.make(actor, file)
+        prune(folder, "ippd", settings["backup.keep"])
+        return 1
+
+    def _clean(self, folder: Path) -> None:
+        """Remove what backups left that were killed in the middle."""
+        for left in (*self._folder.glob(f".backup-*/{DATABASE}*"), *self._folder.glob(".backup-*"), *folder.glob(".ippd-*.partial")):
+            with suppress(OSError):
+                if left.stat().st_mtime < self._core.clock() - LEFT:
+                    left.rmdir() if left.is_dir() else left.unlink()
+
+
+def before_migration(store: Store, folder: Path, keep: int, clock: Callable[[], float]) -> Path:
+    """Copy a database that is about to be migrated to `folder`, under a name with its schema version; `keep` of these stay."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    kind = f"before-schema-{store.version() + 1}"
+    path = folder / name(kind, clock(), "sqlite")
+    with tempfile.TemporaryDirectory(prefix=".backup-", dir=folder) as work:
+        copy = Path(work) / DATABASE
+        copy.touch(0o600)
+        store.copy_to(copy)
+        copy.rename(path)
+    prune(folder, kind, keep, "sqlite")
+    return path
+
+
+def name(kind: str, now: float, ending: str = "tar") -> str:
+    """The file name of a backup: ippd-20270115T080000Z.tar."""
+    return f"{kind}-{time.strftime(STAMP, time.gmtime(now))}.{ending}"
+
+
+def stamped(folder: Path, kind: str, ending: str = "tar") -> list[tuple[float, Path]]:
+    """The backups of a kind in a folder with their times in seconds since 1970, oldest first."""
+    found = []
+    for path in folder.glob(f"{kind}-????????T??????Z.{ending}"):
+        with suppress(ValueError):
+            found.append((float(_seconds(path.name[len(kind) + 1 : -len(ending) - 1])), path))
+    return sorted(found)
+
+
+def _seconds(stamp: str) -> int:
+    return calendar.timegm(time.strptime(stamp, STAMP))
+
+
+def prune(folder: Path, kind: str, keep: int, ending: str = "tar") -> None:
+    """Remove all backups of a kind but the newest `keep`."""
+    for _, path in stamped(folder, kind, ending)[:-keep]:
+        path.unlink(missing_ok=True)
+
+
+def check_room(folder: Path, wanted: int) -> None:
+    """Raise NoSpace when `wanted` bytes do not fit on the disk of `folder`."""
+    disk = os.statvfs(folder)
+    if wanted > disk.f_bavail * disk.f_frsize:
+        raise NoSpace(f"{folder}: a backup of {wanted} bytes does not fit on this disk")

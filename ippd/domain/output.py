@@ -1,0 +1,108 @@
+"""What the program of an experiment prints, while it runs: kept beside the uploads, appended by the worker, read by the owner."""
+
+import fcntl
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ippd import fields
+from ippd.domain.states import ENDED
+from ippd.errors import Conflict, Invalid, NotFound
+from ippd.permissions import Actor, permits
+
+if TYPE_CHECKING:
+    from ippd.core import Core
+
+STREAMS = ("stdout", "stderr")
+SOME = 500
+
+
+class Output(NamedTuple):
+    """Where the text lies, its size in bytes now, and whether no more will come."""
+
+    path: Path
+    size: int
+    ended: bool
+
+
+class Outputs:
+    """One file per experiment, beginning and stream: one that is begun again starts with an empty one."""
+
+    def __init__(self, core: "Core") -> None:
+        self._core = core
+        self._store = core.store
+
+    @property
+    def folder(self) -> Path:
+        """Where they lie."""
+        return self._core.blobs.folder / "logs"
+
+    def _path(self, id: int, stream: str) -> tuple[Path, str, str | None]:
+        if stream not in STREAMS:
+            raise Invalid(fields={"stream": [f"this must be one of {', '.join(STREAMS)}"]})
+        row = self._store.one("SELECT uuid, restarts, status, claim FROM experiments WHERE id = :id", id=id)
+        if row is None:
+            raise NotFound(f"there is no experiment {id}")
+        return self.folder / f"{row['uuid']}-{row['restarts']}.{stream}", row["status"], row["claim"]
+
+    @permits("experiment.run")
+    def append(self, actor: Actor, id: int, stream: str, offset: int, chunks: Iterable[bytes], claim: str | None = None) -> int:
+        """Add what was printed from byte `offset` on; returns the size in bytes after it. What is there already is not added again, so
+        sending twice does no harm. Past `limits.log_bytes` the rest is dropped. Raises Conflict when bytes before `offset` are missing.
+        """
+        path, _, holder = self._path(id, stream)
+        if claim is not None and holder != claim:
+            raise Conflict(f"experiment {id} is in other hands now")
+        fields.integer(offset, "offset", 0, 2**53)
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        with open(path, "ab", buffering=0, opener=_private) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            size = os.fstat(file.fileno()).st_size
+            most = self._core.settings["limits.log_bytes"]
+            if offset > size and size < most:
+                raise Conflict(f"the bytes from {size} to {offset} are missing")
+            for chunk in chunks:
+                new = chunk[max(0, size - offset) : max(0, most - offset)]
+                offset += len(chunk)
+                if new:
+                    file.write(new)
+                    size += len(new)
+            return max(size, offset)
+
+    @permits("experiment.read")
+    def open(self, actor: Actor, id: int, stream: str = "stdout") -> Output:
+        """Where the text of an experiment lies. Raises NotFound (also for somebody else's, and when there is none), Invalid."""
+        self._core.experiments.get(actor, id)
+        path, status, _ = self._path(id, stream)
+        try:
+            return Output(path, path.stat().st_size, status in ENDED)
+        except FileNotFoundError:
+            if status in ENDED:
+                raise NotFound(f"experiment {id} has printed nothing that was kept") from None
+            return Output(path, 0, False)
+
+    def remove(self, uuid: str) -> None:
+        """Remove all that an experiment has printed."""
+        for path in self.folder.glob(f"{uuid}-*"):
+            path.unlink(missing_ok=True)
+
+    def sweep(self) -> int:
+        """Remove what belongs to no experiment, or to one whose files have expired; returns how many files."""
+        if not self.folder.is_dir():
+            return 0
+        removed, names = 0, sorted(os.listdir(self.folder))
+        for start in range(0, len(names), SOME):
+            some = {f"n{i}": name[:36] for i, name in enumerate(names[start : start + SOME])}
+            places = ", ".join(f":{name}" for name in some)
+            sql = f"SELECT uuid FROM experiments WHERE expired_at IS NULL AND uuid IN ({places})"
+            known = {row["uuid"] for row in self._store.all(sql, **some)}
+            for name in names[start : start + SOME]:
+                if name[:36] not in known:
+                    (self.folder / name).unlink(missing_ok=True)
+                    removed += 1
+        return removed
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -1,0 +1,108 @@
+"""What an owner can do with an experiment after its submission, besides cancelling it: hold it, go on, run it again."""
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ippd import fields
+from ippd.domain.states import ENDED, move
+from ippd.errors import Conflict, Invalid
+from ippd.permissions import ANY, Actor, permits
+from ippd.store import Row
+
+if TYPE_CHECKING:
+    from ippd.core import Core
+
+
+class Runs:
+    """Suspending, resuming, priorities and relaunching."""
+
+    def __init__(self, core: "Core") -> None:
+        self._core = core
+        self._store = core.store
+
+    @permits("experiment.suspend")
+    def suspend(self, actor: Actor, id: int) -> str:
+        """Hold an experiment: a waiting one at once, one that a worker has as soon as that has held its job. Returns its state.
+
+        Raises Conflict when it has ended, or when a script has it (which cannot be told), NotFound.
+        """
+        return self._want(actor, id, "suspended")
+
+    @permits("experiment.suspend")
+    def resume(self, actor: Actor, id: int) -> str:
+        """Let a suspended experiment go on; returns its state. Raises Conflict, NotFound."""
+        return self._want(actor, id, "running")
+
+    def _want(self, actor: Actor, id: int, wanted: str) -> str:
+        with self._store.write() as store:
+            self._core.experiments.get(actor, id)
+            row = store.one("SELECT status, claim FROM experiments WHERE id = :id", id=id)
+            assert row is not None
+            status, held = row["status"], row["claim"] is not None
+            if status in ENDED:
+                raise Conflict(f"experiment {id} is {status}")
+            if wanted == "suspended" and status == "submitted":
+                move(self._core, id, "suspended")
+                return "suspended"
+            if wanted == "running" and status == "suspended" and not held:
+                move(self._core, id, "submitted")
+                return "submitted"
+            if not held and status != wanted:
+                raise Conflict(f"experiment {id} is in the hands of a script, which cannot be told to hold it")
+            store.execute("UPDATE experiments SET wanted = :wanted WHERE id = :id", wanted=wanted, id=id)
+            return str(status)
+
+    @permits("experiment.run")
+    def suspended(self, actor: Actor, id: int, claim: str) -> None:
+        """The worker has held the job. Saying it again changes nothing. Raises Conflict, NotFound."""
+        with self._store.write() as store:
+            self._core.leases.fence(id, claim)
+            if store.value("SELECT status FROM experiments WHERE id = :id", id=id) != "suspended":
+                move(self._core, id, "suspended")
+
+    @permits("experiment.prioritize")
+    def prioritize(self, actor: Actor, id: int, priority: int) -> None:
+        """Set the priority: users may only step back behind others (0 and below). Raises Invalid, NotFound."""
+        self._core.experiments.get(actor, id)
+        check_priority(actor, priority)
+        self._store.execute("UPDATE experiments SET priority = :priority WHERE id = :id", priority=priority, id=id)
+
+    @permits("experiment.submit")
+    def relaunch(self, actor: Actor, id: int, params: Mapping[str, str]) -> Row:
+        """A new experiment with the inputs of an old one of one's own; `params` replace or add to the old ones. Returns id and status.
+
+        The bytes are shared with the old one but count for the quota, as either may be removed. Raises Conflict when the inputs are gone,
+        and what `submit` raises.
+        """
+        core = self._core
+        old = core.experiments.get(actor, id)
+        assert actor.user is not None
+        row = self._store.one("SELECT spec, priority FROM experiments WHERE id = :id AND user_id = :user", id=id, user=actor.user)
+        files = self._store.all("SELECT * FROM files WHERE experiment_id = :id AND kind = 'input' ORDER BY id", id=id)
+        if row is None or len(files) < sum(len(names) for names in json.loads(row["spec"])["files"].values()):
+            raise Conflict(f"the inputs of experiment {id} are gone: please submit them again")
+        spec = json.loads(row["spec"])
+        if wrong := set(params) & set(spec["files"]):
+            raise Invalid(fields={name: ["this is a file: it stays as it was"] for name in wrong})
+        spec["params"] |= params
+        limits = core.limits.of(actor.user)
+        core.apps.check(_facts(old), spec["params"], {name: len(names) for name, names in spec["files"].items()}, whole=True)
+        with core.blobs.batch() as batch:
+            blobs = [batch.link(actor.user, file["path"], file["bytes"], file["sha256"]) for file in files]
+            with self._store.write():
+                core.limits.check(actor.user, limits, sum(file["bytes"] for file in files))
+                inputs = [(file["field"], file["name"], blob) for file, blob in zip(files, blobs, strict=True)]
+                new = core.experiments.insert(actor.user, _facts(old), spec, inputs, min(0, row["priority"]))
+            batch.keep()
+        return {"id": new, "status": "submitted"}
+
+
+def _facts(old: Row) -> Row:
+    return {name: old[name] for name in ("app", "name", "description", "label", "host")}
+
+
+def check_priority(actor: Actor, priority: int) -> int:
+    """The priority, if this actor may give it. Raises Invalid."""
+    most = 1000 if actor.scope("experiment.prioritize") == ANY else 0
+    return fields.integer(priority, "priority", -1000, most)

@@ -1,0 +1,63 @@
+"""Asks the daemon of some settings whether it is there and can do its work, as one of its clients would."""
+
+import http.client
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+SECONDS = 5.0  # for each address
+ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+class _Unix(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(SECONDS)
+        self.sock.connect(self._path)
+
+
+def ask(settings: Mapping[str, Any], path: str) -> tuple[int, str] | None:
+    """GET a path from the first listener that answers: (status, body); None when none does."""
+    for connection in _connections(settings):
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read(100_000).decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException):
+            continue
+        finally:
+            connection.close()
+    return None
+
+
+def wait(settings: Mapping[str, Any], seconds: float, stopped: Callable[[], bool] = lambda: False) -> str:
+    """Wait until the daemon is ready; returns why it is not after `seconds`, or once `stopped` says so, else nothing."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = ask(settings, "/readyz")
+        if answer and answer[0] == 200:
+            return ""
+        if time.monotonic() >= deadline or stopped():
+            return answer[1].strip() if answer else "nobody answers on any address of the settings"
+        time.sleep(0.1)
+
+
+def _connections(settings: Mapping[str, Any]) -> Iterator[http.client.HTTPConnection]:
+    if settings["local.socket"]:
+        yield _Unix(settings["local.socket"])
+    for host, port in settings["local.listen"]:
+        if port:
+            yield http.client.HTTPConnection(host, port, timeout=SECONDS)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # it is this machine, and the certificate may be of its own making
+    for host, port in settings["public.listen"]:
+        if port:
+            yield http.client.HTTPSConnection(ANY.get(host, host), port, timeout=SECONDS, context=context)

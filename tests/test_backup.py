@@ -1,0 +1,254 @@
+"""Backups: made while others write, checked, put back; bad input: bytes flipped, ends cut off, files gone, names that lead outside."""
+
+import hashlib
+import io
+import os
+import sqlite3
+import statistics
+import tarfile
+import threading
+import time
+
+import pytest
+
+from conftest import echo, join
+from ippd import schema
+from ippd.core import open_core
+from ippd.domain.backup import name, stamped
+from ippd.domain.restore import UNDER_WAY, restore, verify
+from ippd.errors import Conflict, Invalid, NoSpace, Unavailable
+from ippd.permissions import OPERATOR, SYSTEM
+from ippd.wholefile import whole_file
+
+
+@pytest.fixture
+def filled(core, ada):
+    """The core with two experiments and three files."""
+    core.experiments.submit(ada, echo(("scan.nii", b"in" * 5000), ("mask.nii", b"mask"), text="t"))
+    core.experiments.submit(ada, echo(("scan.nii", b"")))
+    return core
+
+
+def backup(core, path):
+    with whole_file(path) as file:
+        return core.backups.make(OPERATOR, file)
+
+
+def hashes(folder):
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+
+
+def rows(database):
+    with sqlite3.connect(database) as connection:
+        return list(connection.iterdump())
+
+
+def put_back(path, target, **more):
+    with open(path, "rb") as file:
+        return restore(file, target, target / "uploads", **more)
+
+
+def test_a_backup_brings_back_every_byte_and_the_sessions_work_on(filled, tmp_path, make_settings, clock):
+    made = backup(filled, tmp_path / "b.tar")
+    assert (made.files, made.bytes, made.damage) == (3, 10004, [])
+    with open(tmp_path / "b.tar", "rb") as file:
+        verified = verify(file)
+    assert verified.damage == [] and verified.facts["files"] == 3 and verified.facts["created_at"] == clock()
+    assert os.stat(tmp_path / "b.tar").st_mode & 0o777 == 0o600
+    put_back(tmp_path / "b.tar", tmp_path / "new")
+    assert hashes(tmp_path / "new" / "uploads") == hashes(filled.blobs.folder)
+    assert (tmp_path / "new" / "secret").read_bytes() == (tmp_path / "data" / "secret").read_bytes()
+    assert rows(tmp_path / "new" / "ippd.sqlite") == rows(filled.store.path)
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "new").rglob("*")}
+    assert modes == {0o600, 0o700} and not list((tmp_path / "new").rglob("re*")), "nothing is left of the unpacking"
+    again = open_core(make_settings(data__directory=tmp_path / "new"), clock)
+    assert again.files.open(OPERATOR, 1, "scan.nii").path.read_bytes() == b"in" * 5000
+    again.close()
+
+
+def test_tar_and_sha256sum_can_read_it(filled, tmp_path):
+    backup(filled, tmp_path / "b.tar")
+    (tmp_path / "x").mkdir()
+    with tarfile.open(tmp_path / "b.tar") as tar:
+        assert tar.getnames()[0] == "backup.json" and tar.getnames()[-1] == "SHA256SUMS"
+    assert os.system(f"cd {tmp_path}/x && tar xf ../b.tar && sha256sum --quiet -c SHA256SUMS") == 0
+
+
+def test_restore_refuses_to_overwrite_without_being_told(filled, tmp_path, ada):
+    backup(filled, tmp_path / "b.tar")
+    filled.experiments.submit(ada, echo(("later.nii", b"later")))
+    before = hashes(tmp_path / "data" / "uploads")
+    with pytest.raises(Conflict, match="--overwrite"):
+        put_back(tmp_path / "b.tar", tmp_path / "data")
+    assert hashes(tmp_path / "data" / "uploads") == before
+    filled.close()
+    put_back(tmp_path / "b.tar", tmp_path / "data", overwrite=True)
+    assert len(hashes(tmp_path / "data" / "uploads")) == 3
+
+
+@pytest.mark.parametrize("place", [0.0001, 0.3, 0.6, 0.9])
+def test_a_flipped_byte_is_found_and_nothing_is_touched(filled, tmp_path, place):
+    backup(filled, tmp_path / "b.tar")
+    data = bytearray((tmp_path / "b.tar").read_bytes().rstrip(b"\0"))
+    data[int(len(data) * place)] ^= 0xFF
+    with pytest.raises(Invalid):
+        verify(io.BytesIO(bytes(data)))
+    with pytest.raises(Invalid):
+        restore(io.BytesIO(bytes(data)), tmp_path / "new", tmp_path / "new" / "uploads")
+    assert not (tmp_path / "new" / "ippd.sqlite").exists() and not (tmp_path / "new" / UNDER_WAY).exists()
+
+
+def test_a_backup_without_its_end_is_refused(filled, tmp_path):
+    backup(filled, tmp_path / "b.tar")
+    data = (tmp_path / "b.tar").read_bytes()
+    for length in (0, 100, 512, 1024, 5000, len(data) // 2, len(data) - 11000):
+        with pytest.raises(Invalid):
+            verify(io.BytesIO(data[:length]))
+
+
+@pytest.mark.parametrize("member", ["../evil", "/etc/evil", "uploads/../evil", "uploads/1/../evil", "uploads/1/x/y", "ippd.conf"])
+def test_a_tar_file_with_other_names_is_refused(tmp_path, member):
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        for name, data in (("backup.json", b'{"format": 1, "bytes": 0}'), (member, b"evil")):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    made.seek(0)
+    with pytest.raises(Invalid, match="no backup"):
+        restore(made, tmp_path / "new", tmp_path / "new" / "uploads")
+    assert not (tmp_path / "evil").exists()
+
+
+def test_damage_is_told_when_it_is_made_and_when_it_is_verified(filled, tmp_path):
+    (one, two, _) = sorted(path for path in filled.blobs.folder.rglob("*/*") if path.is_file())
+    one.unlink()
+    two.write_bytes(b"something else")
+    made = backup(filled, tmp_path / "b.tar")
+    assert sorted(text.split("/")[1].partition(" ")[2] for text in made.damage) == [
+        "is missing", "is not what was stored: its SHA-256 differs"]
+    with open(tmp_path / "b.tar", "rb") as file:
+        assert sorted(verify(file).damage) == sorted(made.damage)
+    assert put_back(tmp_path / "b.tar", tmp_path / "new").damage == made.damage
+
+
+def test_what_is_removed_while_it_is_made_is_in_neither_part(filled, tmp_path, ada):
+    removed = []
+
+    def remove_once(size):
+        if not removed:
+            removed.append(filled.experiments.remove(OPERATOR, 2))
+
+    with whole_file(tmp_path / "b.tar") as file:
+        made = filled.backups.make(OPERATOR, file, remove_once)
+    assert made.damage == [] and made.files == 2 and removed == [True]
+    assert put_back(tmp_path / "b.tar", tmp_path / "new").damage == []
+
+
+def test_a_restore_that_was_killed_lets_nothing_start_until_it_has_run_again(filled, tmp_path, make_settings, clock):
+    backup(filled, tmp_path / "b.tar")
+    put_back(tmp_path / "b.tar", tmp_path / "new")
+    (tmp_path / "new" / UNDER_WAY).touch()
+    (tmp_path / "new" / "ippd.sqlite").unlink()
+    with pytest.raises(Unavailable, match="run it again"):
+        open_core(make_settings(data__directory=tmp_path / "new"), clock)
+    put_back(tmp_path / "b.tar", tmp_path / "new")
+    open_core(make_settings(data__directory=tmp_path / "new"), clock).close()
+
+
+def test_no_writer_waits_a_tenth_of_a_second_while_a_backup_is_made(core, ada, tmp_path):
+    core.experiments.submit(ada, echo(*((f"{n}.bin", os.urandom(1 << 20)) for n in range(40))))
+    with core.store.write() as store:  # some 20 MB of rows
+        for n in range(200):
+            store.insert("meta", name=f"filler {n}", value="x" * 100_000)
+    waits, alone, ended = [], [], threading.Event()
+
+    def write(until, into):
+        while not until():
+            began = time.perf_counter()
+            core.store.execute("UPDATE meta SET value = value || 'x' WHERE name = 'filler 1'")
+            into.append(time.perf_counter() - began)
+            time.sleep(0.002)
+
+    end = time.monotonic() + 0.3
+    write(lambda: time.monotonic() > end, alone)
+    writer = threading.Thread(target=write, args=(ended.is_set, waits))
+    writer.start()
+    made = backup(core, tmp_path / "b.tar")
+    ended.set()
+    writer.join()
+    assert made.damage == [] and len(waits) > 10
+    # On a machine that others use, a write alone may take long: what counts is what the backup adds.
+    assert statistics.quantiles(waits, n=100)[94] < 0.1 + statistics.median(alone), f"{sorted(waits)[-5:]}"
+
+
+def test_the_clock_makes_backups_and_keeps_a_few(make_core, clock, tmp_path):
+    core = make_core(backup__directory=tmp_path / "backups", backup__interval="1d", backup__keep=2)
+    join(core)
+    done = []
+    for _ in range(4):
+        done += [core.backups.scheduled(SYSTEM), core.backups.scheduled(SYSTEM)]
+        clock.forward(hours=23)
+        done.append(core.backups.scheduled(SYSTEM))
+        clock.forward(hours=1)
+    assert done == [1, 0, 0] * 4
+    kept = stamped(tmp_path / "backups", "ippd")
+    assert [(clock() - when) / 3600 for when, _ in kept] == [48, 24]
+    with open(kept[-1][1], "rb") as file:
+        assert verify(file).damage == []
+
+
+def test_no_backup_is_begun_where_it_does_not_fit(make_core, tmp_path):
+    core = make_core(backup__directory=tmp_path / "backups")
+    core.experiments.submit(join(core), echo(("scan.nii", b"small")))
+    core.store.execute("UPDATE files SET bytes = :size", size=1 << 60)
+    with pytest.raises(NoSpace, match="does not fit"):
+        core.backups.scheduled(SYSTEM)
+    assert list((tmp_path / "backups").iterdir()) == []
+
+
+def test_what_a_killed_backup_left_goes_after_a_day(make_core, clock, tmp_path):
+    core = make_core(backup__directory=tmp_path / "backups")
+    (tmp_path / "backups").mkdir()
+    left = [tmp_path / "data" / ".backup-x", tmp_path / "backups" / f".{name('ippd', 0)}.00.partial"]
+    left[0].mkdir()
+    left[1].touch()
+    for path in left:
+        os.utime(path, (clock() - 80000,) * 2)
+    core.backups.scheduled(SYSTEM)
+    assert all(path.exists() for path in left)
+    for path in left:
+        os.utime(path, (clock() - 90000,) * 2)
+    core.backups.scheduled(SYSTEM)
+    assert not any(path.exists() for path in left)
+
+
+def test_a_database_is_copied_before_it_is_migrated(make_core, make_settings, clock, tmp_path, monkeypatch):
+    core = make_core()
+    core.users.add(OPERATOR, "ada@example.org", "long enough!")
+    before = len(schema.MIGRATIONS)
+    core.close()
+    newer = (*schema.MIGRATIONS, lambda op: op.add_column("users", "nickname", "text"))
+    for module in ("ippd.schema", "ippd.store", "ippd.core"):
+        monkeypatch.setattr(f"{module}.MIGRATIONS", newer)
+    open_core(make_settings(), clock).close()
+    open_core(make_settings(), clock).close()
+    (copy,) = (tmp_path / "data" / "backups").iterdir()
+    assert copy.name == name(f"before-schema-{before + 1}", clock(), "sqlite") and copy.stat().st_mode & 0o777 == 0o600
+    with sqlite3.connect(copy) as connection:
+        assert connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone() == (str(before),)
+        assert connection.execute("SELECT email FROM users").fetchall() == [("ada@example.org",)]
+
+
+def test_a_whole_file_is_there_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "file"
+    with pytest.raises(RuntimeError), whole_file(path) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with whole_file(path, 0o640) as file:
+        file.write(b"all")
+    assert path.read_bytes() == b"all" and path.stat().st_mode & 0o777 == 0o640
+    with pytest.raises(FileExistsError), whole_file(path, replace=False) as file:
+        file.write(b"never")
+    assert path.read_bytes() == b"all" and [entry.name for entry in tmp_path.iterdir()] == ["file"]

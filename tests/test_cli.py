@@ -1,0 +1,258 @@
+"""The commands: one table, what they do beside another process, what they say when something is wrong."""
+
+import io
+import json
+import os
+import pty
+import sys
+import termios
+
+import pytest
+
+from ippd import VERSION, schedule
+from ippd.cli import main
+from ippd.cli.parser import make, parse
+from ippd.cli.table import COMMANDS, NOUNS
+from ippd.core import open_core
+from ippd.permissions import OPERATOR
+from ippd.settings import load
+
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+def environment(tmp_path, monkeypatch):
+    """Settings of these tests, for this process and for those it starts."""
+    given = {"IPPD_CONFIG": "", "IPPD_DATA_DIRECTORY": f"{tmp_path}/data", "IPPD_DATA_RESERVE": "0",
+             "IPPD_AUTH_BCRYPT_COST": "4", "COLUMNS": "120"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    for name in ("UPLOAD_FOLDER", "ADMIN_EMAIL", "ADMIN_SLACK"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def ippd(environment, capsys, monkeypatch):
+    """Run a command in this process; gives (status, output, errors)."""
+
+    def ippd(*words, stdin=f"{PASSWORD}\n"):
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        monkeypatch.setattr(sys, "stdin", None if stdin is None else io.TextIOWrapper(io.BytesIO(given)))
+        capsys.readouterr()
+        return (main(words), *capsys.readouterr())
+
+    return ippd
+
+
+@pytest.fixture
+def core(environment):
+    """The core that a daemon would have open at the same time."""
+    core = open_core(load())
+    yield core
+    core.close()
+
+
+def test_every_command_and_argument_has_help():
+    for command in COMMANDS:
+        assert command.help.endswith(".") and command.run.__doc__, command.words
+        assert command.words.partition(" ")[0] in NOUNS or " " not in command.words
+        for argument in command.arguments:
+            assert argument.help.endswith("."), (command.words, argument.flags)
+    assert len({command.words for command in COMMANDS}) == len(COMMANDS)
+    assert set(NOUNS) == {words.split()[0] for words, *_ in COMMANDS if " " in words}
+    assert make().format_help().count("\n") > 10
+
+
+@pytest.mark.parametrize("words", [[], *(command.words.split() for command in COMMANDS)], ids=" ".join)
+def test_help_is_printed_for_every_command(ippd, words):
+    status, out, err = ippd(*words, "--help")
+    assert (status, err) == (0, "") and out.startswith(" ".join(["usage: ippd", *words]))
+    assert "--config FILE" in out and "--set NAME=VALUE" in out
+
+
+@pytest.mark.parametrize("words", [
+    [], ["user"], ["nonsense"], ["user", "find"], ["user", "add"], ["user", "list", "--status", "x"], ["version", "x"],
+    ["user", "list", "--stat", "pending"], ["group", "limit", "g", "bytes", "1"], ["housekeeping", "x"], ["--set"],
+    ["user", "add", "a@b.org", "--password", "x"],
+])
+def test_wrong_usage_is_status_2_and_says_so(ippd, words):
+    status, out, err = ippd(*words)
+    assert (status, out) == (2, "") and err.startswith("usage: ippd") and "error: " in err
+
+
+def test_global_flags_may_stand_anywhere(tmp_path):
+    words = ["--set", "a=1", "-c", "one", "user", "--set", "b=2", "list", "--set", "c=3", "--json"]
+    run, arguments, file, overrides = parse(words)
+    assert (arguments.json, file, overrides) == (True, "one", ["a=1", "b=2", "c=3"])
+    assert parse(["-c", "one", "user", "list", "--config", "two"])[2] == "two"
+    assert parse(["version"])[2:] == (None, [])
+
+
+def test_version_needs_no_settings(ippd):
+    assert ippd("-c", "/nowhere", "version") == (0, f"ippd {VERSION}\n", "")
+
+
+def test_users_from_the_first_to_the_last(ippd, core):
+    assert ippd("user", "add", "Ada@Example.org") == (0, "ada@example.org is user 1\n", "")
+    core.users.sign_up(OPERATOR, "bob@example.org", PASSWORD)
+    status, out, _ = ippd("user", "list")
+    assert [line.split()[:3] for line in out.splitlines()] == [
+        ["ID", "EMAIL", "STATUS"], ["2", "bob@example.org", "pending"], ["1", "ada@example.org", "approved"]]
+    assert ippd("user", "approve", "BOB@example.org")[1] == "bob@example.org is approved\n"
+    assert ippd("user", "deny", "2")[1] == "bob@example.org is denied\n"
+    [denied] = json.loads(ippd("user", "list", "--status", "denied", "--json")[1])
+    assert (denied["email"], denied["groups"], denied["created_at"][-1]) == ("bob@example.org", [], "Z")
+    token = core.sessions.log_in(OPERATOR, "ada@example.org", PASSWORD)
+    assert ippd("user", "password", "1", stdin="another one, longer")[0] == 0
+    assert core.sessions.log_in(OPERATOR, "ada@example.org", "another one, longer") != token
+    assert ippd("user", "remove", "ada@example.org")[0] == 0
+    assert [user["id"] for user in core.users.list(OPERATOR)] == [2]
+
+
+def test_groups_from_the_first_to_the_last(ippd, core):
+    core.users.add(OPERATOR, "ada@example.org", PASSWORD)
+    assert ippd("group", "create", " the  lab\n") == (0, "group the lab is made, with the id 1\n", "")
+    assert ippd("group", "create", "1")[1] == "group 1 is made, with the id 2\n"
+    assert ippd("group", "add", "the lab", "ada@example.org")[1] == "ada@example.org is in the lab\n"
+    assert ippd("group", "add", "1", "1")[1] == "ada@example.org is in 1\n"  # the name 1, not the id
+    assert ippd("group", "drop", "1", "1")[1] == "ada@example.org is not in 1\n"
+    assert ippd("group", "limit", "the lab", "file_bytes", "5GB")[1] == "group the lab: file_bytes is 5368709120\n"
+    assert ippd("group", "limit", "the lab", "waiting_experiments", "3")[0] == 0
+    assert core.limits.of(1)["file_bytes"] == 5 * 2**30 and core.limits.of(1)["waiting_experiments"] == 3
+    assert ippd("group", "limit", "the lab", "file_bytes", "none")[1] == "group the lab: file_bytes is the default\n"
+    assert ippd("group", "rename", "2", "other")[1] == "group 1 is now other\n"
+    assert [line.split() for line in ippd("group", "list")[1].splitlines()] == [
+        ["ID", "NAME", "LIMITS", "MEMBERS"], ["2", "other"],
+        ["1", "the", "lab", "waiting_experiments=3", "ada@example.org"]]
+    assert json.loads(ippd("group", "list", "--json")[1])[0] == {"id": 2, "name": "other", "members": [], "limits": {}}
+    assert ippd("group", "remove", "the lab")[0] == 0 and ippd("group", "remove", "2")[0] == 0
+    assert core.groups.list(OPERATOR) == []
+
+
+@pytest.mark.parametrize(("words", "sentence"), [
+    (["user", "add", "ada@example.org"], "there is an account with the address ada@example.org already"),
+    (["user", "add", "nonsense"], "email: this is not an e-mail address"),
+    (["user", "approve", "nobody@example.org"], "there is no user nobody@example.org"),
+    (["user", "deny", "99"], "there is no user 99"),
+    (["user", "deny", "9" * 30], f"there is no user {'9' * 30}"),
+    (["user", "deny", "\udcff"], "there is no user "),
+    (["user", "remove", "$(id)"], "there is no user $(id)"),
+    (["user", "remove", "x\x1b[2J"], "there is no user x [2J"),
+    (["group", "create", "lab"], "there is a group lab already"),
+    (["group", "create", ""], "name: Length must be between 1 and 64."),
+    (["group", "remove", "no\nsuch"], "there is no group no\\nsuch"),
+    (["group", "add", "lab", "2"], "there is no user 2"),
+    (["group", "limit", "lab", "file_bytes", "a lot"], "file_bytes: 'a lot' is not a size such as 64KB, 10MB or 5GB"),
+    (["group", "limit", "lab", "waiting_experiments", "-1"], "waiting_experiments: '-1' is less than 0"),
+    (["group", "limit", "labb", "file_bytes", "none"], "there is no group labb"),
+    (["user", "list", "--set", "log.level=loud"],
+     "--set: log.level: 'loud' is not one of debug, info, warning, error"),
+])
+def test_a_mistake_is_one_sentence_and_status_1(ippd, core, words, sentence):
+    core.users.add(OPERATOR, "ada@example.org", PASSWORD)
+    core.groups.create(OPERATOR, "lab")
+    assert ippd(*words) == (1, "", f"ippd: {sentence}\n")
+
+
+@pytest.mark.parametrize(("content", "sentence"), [
+    (b"", "no password was given: {} is empty"),
+    (b"\n", "no password was given: {} is empty"),
+    (b"one line\nand another\n", "{} has more than one line; a password is one"),
+    (b"J\xf6rg is here", "the password in {} is not UTF-8"),
+    (b"x" * 5000, "{} holds more than a password"),
+    (b"short", "password: a password needs at least 8 bytes"),
+    (b"x" * 73, "password: a password may have at most 72 bytes (bcrypt would ignore the rest)"),
+])
+def test_a_password_that_is_none_is_refused(ippd, core, tmp_path, content, sentence):
+    (tmp_path / "file").write_bytes(content)
+    file = str(tmp_path / "file")
+    add = ("user", "add", "ada@example.org")
+    assert ippd(*add, stdin=content) == (1, "", f"ippd: {sentence.format('standard input')}\n")
+    assert ippd(*add, "--password-file", "-", stdin=content) == (1, "", f"ippd: {sentence.format('standard input')}\n")
+    assert ippd(*add, "--password-file", file) == (1, "", f"ippd: {sentence.format(file)}\n")
+    assert core.users.list(OPERATOR) == []
+
+
+def test_a_password_comes_from_a_file_whatever_its_line_end(ippd, core, tmp_path):
+    (tmp_path / "file").write_bytes(b" a b c d e \r\n")
+    assert ippd("user", "add", "ada@example.org", "--password-file", f"{tmp_path}/file", stdin=None)[0] == 0
+    assert core.sessions.log_in(OPERATOR, "ada@example.org", " a b c d e ")
+    missing = ippd("user", "password", "1", "--password-file", f"{tmp_path}/missing")
+    assert missing == (1, "", f"ippd: {tmp_path}/missing: No such file or directory\n")
+    assert ippd("user", "password", "1", stdin=None)[2] == "ippd: there is no standard input to read a password from\n"
+
+
+@pytest.mark.parametrize(("typed", "status", "said"), [
+    ([PASSWORD, PASSWORD], 0, "ada@example.org is user 1"),
+    ([PASSWORD, "something else"], 1, "ippd: the two passwords differ; nothing was changed"),
+    ([PASSWORD, "\x04"], 1, "ippd: no password was given"),
+    (["\x03"], 130, "ippd: interrupted"),
+])
+def test_at_a_terminal_the_password_is_asked_for_twice_and_not_shown(environment, typed, status, said):
+    child, terminal = pty.fork()
+    if not child:
+        os.execv(sys.executable, [sys.executable, "-m", "ippd", "user", "add", "ada@example.org"])
+    output = b""
+    for text, prompt in zip(typed, (b"New password: ", b"The same again: "), strict=False):
+        while not output.endswith(prompt) or termios.tcgetattr(terminal)[3] & termios.ECHO:
+            output += os.read(terminal, 1000) if not output.endswith(prompt) else b""
+        os.write(terminal, text.encode() + (b"" if text < " " else b"\n"))
+    while True:
+        try:
+            output += os.read(terminal, 1000)
+        except OSError:  # the other side has closed
+            break
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == status
+    assert output.decode().rstrip().endswith(said) and PASSWORD not in output.decode()
+
+
+def test_expiry_and_housekeeping(ippd):
+    assert ippd("expire") == (0, "expire: 0\n", "")
+    status, out, _ = ippd("housekeeping")
+    assert status == 0 and [line.split()[0] for line in out.splitlines()[1:]] == list(schedule.BY_NAME)
+    for name in schedule.BY_NAME:
+        status, out, err = ippd("housekeeping", name)
+        assert (status, out.split()[0], err) == (0, f"{name}:", "")
+
+
+def test_the_outbox_is_listed_and_tried_again(ippd, core):
+    core.users.add(OPERATOR, "ada@example.org", PASSWORD)
+    core.notifications.notify(OPERATOR, "ada@example.org", "hello")
+    core.store.execute("UPDATE outbox SET status = 'failed', error = :e", e="no\x1b[2J such\nbox")
+    status, out, _ = ippd("notifications", "list")
+    assert status == 0 and "no\\x1b[2J such\\nbox" in out and "ada@example.org" in out and len(out.splitlines()) == 2
+    assert ippd("notifications", "retry") == (0, "1 will be sent again\n", "")
+    assert [row["status"] for row in json.loads(ippd("notifications", "list", "--json")[1])] == ["pending"]
+    assert ippd("notifications", "list", "--status", "failed")[1].count("\n") == 1
+
+
+def test_the_settings_are_printed_with_their_sources_and_without_secrets(ippd, monkeypatch, tmp_path):
+    monkeypatch.setenv("IPPD_MAIL_PASSWORD", "hunter2")
+    status, out, _ = ippd("config", "--set", "log.level=error")
+    found = {line.split(" = ")[0]: line.split("  # ")[1] for line in out.splitlines()}
+    assert status == 0 and list(found) == list(load())
+    assert (found["log.level"], found["data.directory"], found["auth.lockout_time"]) == (
+        "--set", "IPPD_DATA_DIRECTORY", "default")
+    assert "hunter2" not in out and "mail.password = (hidden)" in out
+    assert f"data.uploads = {tmp_path}/data/uploads" in out
+
+
+def test_the_sample_is_a_settings_file(ippd, tmp_path):
+    status, out, _ = ippd("config", "--sample")
+    (tmp_path / "ippd.conf").write_text(out)
+    path = f"{tmp_path}/ippd.conf"
+    assert status == 0 and ippd("config", "--check", "-c", path) == (0, f"{path}: nothing is wrong\n", "")
+
+
+def test_the_check_names_everything_that_is_wrong(ippd, tmp_path):
+    path = tmp_path / "ippd.conf"
+    path.write_text("[public]\nlisten = 99999\nfrontent = /x\n")
+    assert ippd("config", "--check", "-c", str(path)) == (1, "", (
+        "ippd: ippd.conf:3: public.frontent: there is no such setting; did you mean public.frontend?\n"
+        "ippd: ippd.conf:2: public.listen: '99999' is not a port\n"))
+    path.write_text("[public]\ncertificate = /c\nkey = /k\nfrontend = /x\n[mail]\npassword = hunter2\n")
+    os.chmod(path, 0o644)
+    assert ippd("config", "-c", str(path), "--check") == (1, "", (
+        f"ippd: {path} holds mail.password and every account can read it; use chmod o-r\n"
+        "ippd: ippd.conf:2: public.certificate: /c cannot be read: No such file or directory\n"
+        "ippd: ippd.conf:4: public.frontend: there is no /x/index.html\n"))

@@ -1,0 +1,54 @@
+"""The commands for backups as processes of their own: whose the files are, the progress bar, what is refused."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PASSWORD = "correct horse battery"
+NOBODY = 65534
+ROOT = str(Path(__file__).parent.parent)
+
+
+@pytest.fixture
+def environ(tmp_path):
+    """The environment of a command over a data folder of its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("IPPD_")}
+    return kept | {"IPPD_CONFIG": "", "IPPD_DATA_DIRECTORY": f"{tmp_path}/data", "IPPD_DATA_RESERVE": "0", "IPPD_AUTH_BCRYPT_COST": "4"}
+
+
+@pytest.fixture
+def run(environ):
+    """A function: run a command."""
+    return lambda command, **options: subprocess.run(
+        [sys.executable, "-m", "ippd", *command.split()], capture_output=True, text=True, env=environ, cwd=ROOT, timeout=60, **options)
+
+
+def test_a_backup_belongs_to_who_makes_it_and_what_is_restored_to_the_owner_of_the_data(run, tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another account")
+    (tmp_path / "data").mkdir()
+    tmp_path.chmod(0o755)
+    os.chown(tmp_path / "data", NOBODY, NOBODY)
+    assert run("user add ada@example.org --password-file -", input=PASSWORD).returncode == 0
+    (tmp_path / "vault").mkdir(mode=0o700)
+    made = run(f"backup {tmp_path}/vault/b.tar")
+    assert (made.returncode, made.stderr) == (0, "") and "0 files and the database" in made.stdout
+    assert os.stat(tmp_path / "vault/b.tar").st_uid == 0 and os.stat(tmp_path / "vault/b.tar").st_mode & 0o777 == 0o600
+    assert "is there already" in run(f"backup {tmp_path}/vault/b.tar").stderr
+    assert "all is as it was written" in run(f"backup --verify {tmp_path}/vault/b.tar").stdout
+    run("user remove ada@example.org")
+    refused = run(f"restore {tmp_path}/vault/b.tar")
+    assert refused.returncode == 1 and "--overwrite" in refused.stderr
+    assert run(f"restore --overwrite {tmp_path}/vault/b.tar").returncode == 0
+    assert "ada@example.org" in run("user list").stdout
+    assert {path.stat().st_uid for path in (tmp_path / "data").rglob("*")} == {NOBODY}
+
+
+def test_a_progress_bar_is_shown_on_a_terminal_only(run, environ, tmp_path):
+    assert run(f"backup {tmp_path}/one.tar").stderr == ""
+    shown = subprocess.run(["script", "-qec", f"{sys.executable} -m ippd backup {tmp_path}/two.tar", "/dev/null"], cwd=ROOT, text=True,
+                           capture_output=True, timeout=60, env=environ)
+    assert "backup [####" in shown.stdout and shown.returncode == 0

@@ -1,0 +1,158 @@
+"""Short requests have their threads whatever waits, and what waits is bounded."""
+
+import threading
+import time
+
+import pytest
+
+from ippd.errors import Unavailable
+from ippd.server import pool as pool_module
+from ippd.server.pool import Pool, Slow
+from serverkit import Served, answer, get, post, read_answer, wait_for
+
+
+class Gate:
+    """An app of which the slow paths wait until the gate opens."""
+
+    def __init__(self):
+        self.open, self.inside = threading.Event(), 0
+
+    def __call__(self, environ, start_response):
+        if environ["PATH_INFO"] == "/slow":
+            with environ["ippd.slow"](), environ["ippd.slow"]():
+                self.inside += 1
+                self.open.wait(10)
+            return answer(start_response, "slow")
+        if environ["PATH_INFO"] == "/stream":
+            return self.stream(start_response)
+        return answer(start_response, len(environ["wsgi.input"].read()))
+
+    def stream(self, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        self.inside += 1
+        yield b"first"
+        self.open.wait(10)
+        yield b"last"
+
+
+@pytest.fixture
+def gate():
+    return Gate()
+
+
+@pytest.fixture
+def served(gate, tmp_path):
+    running = Served(gate, tmp_path, threads=2, slow_threads=5)
+    yield running
+    gate.open.set()
+    running.stop()
+
+
+def ask(served, data, count):
+    connections = [served.tls() for _ in range(count)]
+    for connection in connections:
+        connection.sendall(data)
+    return connections
+
+
+def test_short_requests_are_served_while_slow_ones_wait(served, gate):
+    slow = ask(served, get("/slow"), 5)
+    assert wait_for(lambda: gate.inside == 5)
+    assert [served.get().status for _ in range(20)] == [200] * 20
+    gate.open.set()
+    assert [read_answer(connection).json for connection in slow] == ["slow"] * 5
+
+
+def test_uploads_and_streams_are_slow_by_themselves(served, gate):
+    uploads = ask(served, post("/", b"x" * 10, length=100_000), 3)
+    streams = ask(served, get("/stream"), 2)
+    assert wait_for(lambda: gate.inside == 2)
+    assert [served.get().status for _ in range(20)] == [200] * 20
+    gate.open.set()
+    for connection in uploads:
+        connection.sendall(b"x" * 99_990)
+        assert read_answer(connection).json == 100_000
+    assert [read_answer(connection).body for connection in streams] == [b"firstlast"] * 2
+
+
+def test_too_many_slow_ones_are_503_and_short_ones_are_not(served, gate):
+    held = ask(served, get("/slow"), 5)
+    assert wait_for(lambda: gate.inside == 5)
+    for data in (get("/slow"), get("/stream"), post("/", b"x" * 10, length=100_000)):
+        reply = served.ask(data)
+        assert (reply.status, reply.headers["retry-after"], reply.headers["connection"]) == (503, "5", "close")
+        assert "error" in reply.json
+    assert served.get().status == 200
+    assert served.ask(post("/", b"x" * 50_000)).json == 50_000  # a small body is in memory before a thread begins
+    gate.open.set()
+    assert [read_answer(connection).status for connection in held] == [200] * 5
+    assert served.get("/slow").status == 200
+
+
+def request_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "request"]
+
+
+def test_surplus_threads_are_used_again_and_end_when_nobody_needs_them(monkeypatch):
+    monkeypatch.setattr(pool_module, "SPARE_TIME", 0.2)
+    before, gate, done = len(request_threads()), threading.Event(), []
+    pool = None
+
+    def handle(job):
+        with Slow(pool):
+            gate.wait(10)
+        done.append(job)
+
+    pool = Pool(handle, 2, 6)
+    pool.start()
+    for job in range(6):
+        pool.submit(job)
+    assert wait_for(lambda: len(request_threads()) - before == 8)
+    gate.set()
+    assert wait_for(lambda: len(done) == 6)
+    assert wait_for(lambda: len(request_threads()) - before == 2)
+    for job in range(50):
+        pool.submit(job)
+    assert wait_for(lambda: len(done) == 56)
+    pool.stop()
+    assert wait_for(lambda: len(request_threads()) == before)
+
+
+def test_a_pool_gives_no_slow_place_beyond_its_limit_and_gives_places_back():
+    pool = Pool(lambda job: None, 1, 1)
+    pool.start()
+    first, second = Slow(pool), Slow(pool)
+    with first, pytest.raises(Unavailable), second:
+        pass
+    with second:
+        pass
+    pool.stop()
+
+
+def test_a_job_that_fails_costs_no_thread():
+    done = []
+    pool = Pool(lambda job: done.append(1 // job), 1, 1)
+    pool.start()
+    for job in (0, 0, 0, 1):
+        pool.submit(job)
+    assert wait_for(lambda: done == [1])
+    pool.stop()
+
+
+def test_many_slow_and_short_ones_at_once_all_end(served, gate):
+    gate.open.set()
+    results = []
+
+    def client(path):
+        for _ in range(15):
+            status = served.get(path).status
+            if status == 503:
+                time.sleep(0.02)
+            results.append(status)
+
+    clients = [threading.Thread(target=client, args=(path,)) for path in ("/slow", "/", "/stream") * 3]
+    for one in clients:
+        one.start()
+    for one in clients:
+        one.join(20)
+    assert len(results) == 135 and set(results) <= {200, 503} and results.count(200) > 45
