@@ -20,6 +20,7 @@ from ippd.domain.limits import Limits
 from ippd.domain.notifications import Notifications
 from ippd.domain.output import Outputs
 from ippd.domain.passwords import Passwords
+from ippd.domain.portal_import import Imports
 from ippd.domain.queue import Queue
 from ippd.domain.restore import UNDER_WAY
 from ippd.domain.runs import Runs
@@ -55,6 +56,7 @@ class Core:
         self.notifications = Notifications(self)
         self.housekeeping = Housekeeping(self)
         self.backups = Backups(self)
+        self.imports = Imports(self)
 
     def certificate_path(self) -> Path:
         """The certificate of the public listener: the one of the settings, else the self-made one."""
@@ -83,7 +85,8 @@ class Core:
 def open_core(settings: Mapping[str, Any], clock: Callable[[], float] = time.time) -> Core:
     """The core over the data folder of the settings: makes folders (0700) and secrets (0600), migrates the database.
 
-    Raises SettingsError when the folder cannot be made or belongs to somebody else, Unavailable for a database that is too new or half restored.
+    Raises SettingsError when the folder cannot be made or belongs to somebody else, Unavailable for a database that is too new or
+    half restored.
     """
     folder = Path(settings["data.directory"])
     try:

@@ -14,7 +14,7 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ippd import logs, schedule
+from ippd import logs, schedule, watchdog
 from ippd.admin import panel, reset
 from ippd.api.portal import portal
 from ippd.api.portal_jobs import jobs
@@ -61,11 +61,16 @@ class Daemon:
         count = self._settings["server.processes"] or min(MOST_PROCESSES, os.cpu_count() or 1)
         _allow_files(self._settings["server.connections"] + SPARE_FILES)
         roles = [(f"ippd: serve {number}", self._serve) for number in range(1, count + 1)]
-        parent = Parent([*roles, ("ippd: schedule", self._schedule)], self._settings["server.drain_timeout"])
+        roles.append(("ippd: schedule", self._schedule))
+        if every := watchdog.seconds():
+            roles.append(("ippd: watch", functools.partial(watchdog.watch, self._bound, every, tell_manager, reopen=logs.reopen)))
+        parent = Parent(roles, self._settings["server.drain_timeout"])
         parent.on_ready, parent.on_stop = self._ready, self._stop
         parent.on_reload, parent.on_reopen = self._reload, logs.reopen
         gc.freeze()  # what is loaded by now stays shared with the children
-        return parent.run()
+        status = parent.run()
+        log.info("stopped")
+        return status
 
     def _ready(self) -> None:
         for name, sock in self._bound:

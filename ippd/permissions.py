@@ -63,6 +63,7 @@ _MANAGE = {
     "group.manage": ANY,
 }
 _COMMAND = {
+    "portal.import": ANY,
     "user.add": ANY,
     "user.remove": ANY,
     "password.set": ANY,

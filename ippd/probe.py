@@ -27,15 +27,25 @@ class _Unix(http.client.HTTPConnection):
 def ask(settings: Mapping[str, Any], path: str) -> tuple[int, str] | None:
     """GET a path from the first listener that answers: (status, body); None when none does."""
     for connection in _connections(settings):
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            return answer.status, answer.read(100_000).decode("utf-8", "replace")
-        except (OSError, http.client.HTTPException):
-            continue
-        finally:
-            connection.close()
+        if answer := _get(connection, path):
+            return answer
     return None
+
+
+def silent(settings: Mapping[str, Any]) -> int:
+    """How many of the listeners give no answer at all."""
+    return sum(_get(connection, "/livez") is None for connection in _connections(settings))
+
+
+def _get(connection: http.client.HTTPConnection, path: str) -> tuple[int, str] | None:
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read(100_000).decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
 
 
 def wait(settings: Mapping[str, Any], seconds: float, stopped: Callable[[], bool] = lambda: False) -> str:

@@ -79,7 +79,7 @@ class Child:
     run: Callable[[Orders], None]
     pid: int = 0  # 0: it does not run
     news: int = -1  # the pipe by which it says that it is ready
-    ready: bool = False
+    ready: bool = False  # whether it, or one before it, has done its work
     started: float = 0.0
     due: float = 0.0  # when to start it again
     deaths: int = 0  # in a row
@@ -90,7 +90,7 @@ class Child:
             self.deaths = 0
         pause = min(LONGEST_PAUSE, 0.25 * 2**self.deaths) if self.deaths else 0.0
         self.deaths += 1
-        self.pid, self.ready, self.due = 0, False, now + pause
+        self.pid, self.due = 0, now + pause
         if self.news >= 0:
             os.close(self.news)
             self.news = -1
@@ -190,7 +190,7 @@ class Parent:
     def _hear_news(self) -> None:
         for child in self._children:
             if child.news >= 0 and select.select([child.news], [], [], 0)[0]:
-                child.ready = os.read(child.news, 1) == b"!"
+                child.ready = os.read(child.news, 1) == b"!" or child.ready
                 os.close(child.news)
                 child.news = -1
         if not self._was_ready and all(child.ready for child in self._children):
@@ -206,7 +206,7 @@ class Parent:
             pause = child.died(time.monotonic())
             if self._stop_at is not None:
                 continue
-            if not self._was_ready:
+            if not child.ready:
                 log.error("%s (process %d) did not start", child.name, pid)
                 self._status = 1
                 self._stop()

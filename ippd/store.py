@@ -109,7 +109,9 @@ class Store:
         try:
             yield
         except sqlalchemy.exc.IntegrityError as error:
-            raise Conflict(f"the store refused this: {error.orig}") from error
+            if not any(kind in str(error.orig) for kind in ("UNIQUE", "FOREIGN KEY")):
+                raise  # a fault of ours
+            raise Conflict("something else has changed the same thing meanwhile") from error
         except (sqlalchemy.exc.OperationalError, sqlite3.OperationalError) as error:
             if "full" in str(error) or "disk I/O" in str(error):
                 self._on_full()

@@ -3,13 +3,24 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from ippd.daemon import locked
+
 PASSWORD = "correct horse battery"
 NOBODY = 65534
 ROOT = str(Path(__file__).parent.parent)
+
+
+@pytest.fixture
+def tmp_path():
+    """A folder that other accounts reach too."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
 
 
 @pytest.fixture
@@ -30,7 +41,6 @@ def test_a_backup_belongs_to_who_makes_it_and_what_is_restored_to_the_owner_of_t
     if os.geteuid() != 0:
         pytest.skip("only root can become another account")
     (tmp_path / "data").mkdir()
-    tmp_path.chmod(0o755)
     os.chown(tmp_path / "data", NOBODY, NOBODY)
     assert run("user add ada@example.org --password-file -", input=PASSWORD).returncode == 0
     (tmp_path / "vault").mkdir(mode=0o700)
@@ -40,6 +50,9 @@ def test_a_backup_belongs_to_who_makes_it_and_what_is_restored_to_the_owner_of_t
     assert "is there already" in run(f"backup {tmp_path}/vault/b.tar").stderr
     assert "all is as it was written" in run(f"backup --verify {tmp_path}/vault/b.tar").stdout
     run("user remove ada@example.org")
+    with locked(tmp_path / "data"):
+        os.chown(tmp_path / "data/ippd.lock", NOBODY, NOBODY)
+        assert "is in use by another ippd" in run(f"restore --overwrite {tmp_path}/vault/b.tar").stderr
     refused = run(f"restore {tmp_path}/vault/b.tar")
     assert refused.returncode == 1 and "--overwrite" in refused.stderr
     assert run(f"restore --overwrite {tmp_path}/vault/b.tar").returncode == 0

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import nibabel
-from daemon import Daemon
+from daemon import IPPD, Daemon
 from inbox import Inbox
 from nibabel.testing import data_path
 from portal import Failure
@@ -151,9 +151,9 @@ def keep(demo):
 The daemon goes on until Ctrl-C. Mails to anybody are shown here.
   portal      {daemon.public}  (certificate: {daemon.data}/certificate.pem)
   login       {OWNER} with the password {demo.password}
-  job script  {JOB_SCRIPT} {daemon.local}
+  job script  PATH={Path(sys.executable).parent}:$PATH {JOB_SCRIPT} {daemon.local}
   panel       {daemon.local}/admin/users
-  commands    .venv/bin/ippd -c {daemon.config} user list
+  commands    {IPPD} -c {daemon.config} user list
   log         {daemon.log}""", flush=True)
     threading.Event().wait()
 

@@ -21,8 +21,9 @@ NAMES = FACTS | {"id": "id", "status": "status", "inputs": "inputs", "outputs": 
 NAMES |= {name: name for name in ("exit_code", "message", "usage", "priority", "restarts")}
 LOG = "log.txt"  # the output that is an experiment's log
 MOST = 2**53  # what a listing may be asked to skip or hold at most: the largest number that JSON readers keep exactly
-# Failures that the frontend shows only when they come with 200; asked with JSON or a Bearer token they keep their status.
-FAILURES = (400, 401, 403, 404, 409, 429)
+# Failures that the frontend shows only when they come with 200; asked with JSON or a Bearer token they keep their status, as
+# does "too many" everywhere: what counts there is that clients hear when to come back.
+FAILURES = (400, 401, 403, 404, 409)
 
 
 def authenticate(request: Request) -> Actor:
@@ -44,9 +45,9 @@ def anonymous(request: Request) -> Actor:
 def render_error(request: Request, error: IppdError) -> Answer:
     """{"error": sentence}; with 200 on the routes whose failures the frontend must be able to show."""
     told: dict[str, Any] | None = request.route.options.get("failure") if request.route else None
-    if told is not None and not request.json_asked and (error.status in FAILURES or (error.status == 503 and told)):
-        return json_answer(told | {"error": str(error)})
-    return json_answer({"error": str(error)}, error.status)
+    if told is None or request.json_asked:
+        return json_answer({"error": str(error)}, error.status)
+    return json_answer(told | {"error": str(error)}, 200 if error.status in FAILURES else error.status)
 
 
 def experiment_out(experiment: dict[str, Any]) -> dict[str, Any]:

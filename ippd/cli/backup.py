@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ippd import probe
 from ippd.cli.call import Call, as_owner, become_owner, warn
 from ippd.cli.show import moment
+from ippd.daemon import locked
 from ippd.domain import restore as restoring
 from ippd.domain.archive import Progress
-from ippd.errors import Conflict
 from ippd.permissions import OPERATOR
 from ippd.wholefile import whole_file
 
@@ -38,13 +37,13 @@ def backup(call: Call) -> int:
 def restore(call: Call) -> int:
     """Put a backup back."""
     settings = call.settings
-    if probe.ask(settings, "/livez"):
-        raise Conflict("the daemon is running: stop it first")
     path = Path(call.arguments.file)
     folder, uploads = Path(settings["data.directory"]), Path(settings["data.uploads"])
     with open(path, "rb") as file, bar("restore", path.stat().st_size) as progress:
         become_owner(settings["data.directory"])  # who reads the backup need not be who owns the data
-        verified = restoring.restore(file, folder, uploads, call.arguments.overwrite, progress)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with locked(folder):  # not while a daemon runs
+            verified = restoring.restore(file, folder, uploads, call.arguments.overwrite, progress)
     return _told(verified.damage, f"{folder}: as it was on {moment(verified.facts['created_at'])}, {verified.facts['files']} files")
 
 

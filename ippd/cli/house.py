@@ -1,9 +1,10 @@
 """The commands that do by hand what the schedule does by the clock, and those for the outbox."""
 
+from pathlib import Path
 from typing import Any
 
 from ippd import schedule
-from ippd.cli.call import Call
+from ippd.cli.call import Call, warn
 from ippd.cli.show import as_json, moment, table
 from ippd.mail import make_send
 from ippd.permissions import OPERATOR
@@ -45,3 +46,15 @@ def notifications(call: Call) -> None:
 def retry(call: Call) -> None:
     """Put failed notifications back into the outbox."""
     print(f"{call.core.notifications.retry(OPERATOR)} will be sent again")
+
+
+def import_portal(call: Call) -> int:
+    """Bring the old server's data over and report; 1 when something was damaged."""
+    report = call.core.imports.portal(OPERATOR, Path(call.arguments.database), Path(call.arguments.uploads))
+    kinds = ("users", "groups", "memberships", "limits", "experiments", "files")
+    table(("WHAT", "BROUGHT", "THERE ALREADY"), ((kind, report.brought[kind], report.known[kind]) for kind in kinds))
+    for problem in report.problems:
+        warn(problem)
+    if report.problems:
+        warn(f"{len(report.problems)} things were not as they should be, see above; all else is here")
+    return 1 if report.problems else 0

@@ -80,6 +80,11 @@ COMMANDS: tuple[Command, ...] = (
         argument("file", metavar="FILE", help="The backup."),
         argument("--overwrite", action="store_true", help="Replace the database and all files that are there."),
     )),
+    Command("import-portal", "Bring users, groups, experiments and files of the old portal server over; may be repeated.",
+            house.import_portal, (
+        argument("database", metavar="OLD.sqlite", help="The old server's database; it is only read."),
+        argument("uploads", metavar="OLD_UPLOADS", help="Its upload folder, with a folder for each user."),
+    )),
     Command("ready", "Ask the daemon whether it can do its work; exit status 0 when it can.", service.ready, (
         argument("--wait", metavar="SECONDS", type=float, default=0.0, help="Ask again until then."),
     )),

@@ -36,7 +36,7 @@ class Users:
         """
         self._core.attempts.count("sign-up", actor.address, self._core.settings["auth.signups_per_hour"], 3600)
         wanted = fields.check(fields.SignUp, {"email": email, "password": password})
-        cleaned = self._settings(settings or {})
+        cleaned = self.checked(settings or {})
         digest = self._core.passwords.hash(password)
         with self._store.write():
             id = self._insert(wanted["email"], digest, cleaned, PENDING)
@@ -53,7 +53,7 @@ class Users:
     def add(self, actor: Actor, email: str, password: str, settings: Mapping[str, str] | None = None) -> int:
         """Make an account that is approved at once; returns its id. Raises Invalid, or Conflict when the address is known."""
         wanted = fields.check(fields.SignUp, {"email": email, "password": password})
-        id = self._insert(wanted["email"], self._core.passwords.hash(password), self._settings(settings or {}), APPROVED)
+        id = self._insert(wanted["email"], self._core.passwords.hash(password), self.checked(settings or {}), APPROVED)
         if id is None:
             raise Conflict(f"there is an account with the address {wanted['email']} already")
         return id
@@ -76,7 +76,8 @@ class Users:
         with self._store.write() as store:
             return store.value(sql, **values)
 
-    def _settings(self, settings: Mapping[str, str]) -> dict[str, str]:
+    def checked(self, settings: Mapping[str, str]) -> dict[str, str]:
+        """Profile settings as they may be stored. Raises Invalid."""
         if len(settings) > MOST_SETTINGS:
             raise Invalid(f"there may be at most {MOST_SETTINGS} settings")
         return {name: self._setting(name, value) for name, value in settings.items()}

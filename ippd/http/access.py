@@ -1,5 +1,6 @@
 """Which local accounts may use the local listener: on a login node everybody reaches 127.0.0.1."""
 
+import functools
 import grp
 import logging
 import os
@@ -16,6 +17,7 @@ class Access:
 
     def __init__(self, allow: Iterable[str]) -> None:
         """Looks the names up; one that does not exist is logged and lets nobody in."""
+        account.cache_clear()
         self._everybody = False
         self._users = {0, os.geteuid()}
         self._groups: set[int] = set()
@@ -43,8 +45,9 @@ class Access:
             raise Forbidden(f"the account {account(uid)} may not use this listener (the setting local.allow says which ones may)")
 
 
+@functools.lru_cache(1024)
 def account(uid: int | None) -> str:
-    """The name of an account, or its number when it has none."""
+    """The name of an account, or its number when it has none; kept until the next reload, as a look-up can be slow."""
     if uid is None:
         return "unknown"
     try:

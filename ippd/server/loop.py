@@ -17,13 +17,12 @@ from ippd.server.limits import Limits
 from ippd.server.listener import Listener
 from ippd.server.peers import peer_uid
 from ippd.server.pool import Pool
-from ippd.server.request import Request, new_id
+from ippd.server.request import Ids, Request
 
 TICK = 0.25  # seconds between two looks at the deadlines
 PAUSE = 0.5  # seconds without accept() when the process or the machine has run out of something
 QUIET = 60.0  # seconds between two warnings about the same
 ONCE = select.EPOLLONESHOT  # a socket is silent until it is asked for again: only one thread ever has it
-ALONE = getattr(select, "EPOLLEXCLUSIVE", 1 << 28)  # wake one process for a new connection, not all
 SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 log = logging.getLogger(__name__)
@@ -38,6 +37,7 @@ class Server:
         """`access_log` takes the facts of each request (see access.facts); threads call it."""
         self.listeners, self.limits, self._access_log = list(listeners), limits, access_log
         self._pool = Pool(self._handle, limits.threads, limits.slow_threads)
+        self._ids = Ids()
         self._connections: dict[int, Connection] = {}
         self._addresses: Counter = Counter()
         self._lock = threading.Lock()  # for the two above, and for handing a connection back
@@ -157,7 +157,7 @@ class Server:
     def _accept_again(self) -> None:
         for listener in self.listeners:
             self._accepting[listener.sock.fileno()] = listener
-            self._epoll.register(listener.sock.fileno(), READ | ALONE)
+            self._epoll.register(listener.sock.fileno(), READ)
 
     def _accept_nothing(self) -> None:
         for fd in self._accepting:
@@ -183,7 +183,7 @@ class Server:
         """In a thread of the pool: run one request."""
         wanted = GONE
         try:
-            request = Request(connection.listener, connection, self._pool)
+            request = Request(connection.listener, connection, self._pool, self._ids.next())
             wanted = request.run()
             if self._access_log:
                 status = int(request.status[:3] or 0)
@@ -194,7 +194,7 @@ class Server:
 
     def _refuse(self, connection: Connection, fault: Fault) -> int:
         """Answer instead of an app. Returns what the connection wants next."""
-        request_id, line = new_id(), connection.first_line()
+        request_id, line = self._ids.next(), connection.first_line()
         answer, length = answers.error(fault, request_id, connection.listener.headers(None))
         connection.fault, connection.closing = None, True
         wanted = connection.send(answer)

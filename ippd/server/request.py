@@ -20,20 +20,25 @@ if TYPE_CHECKING:
     from ippd.server.listener import Listener
 
 log = logging.getLogger(__name__)
-PREFIX, COUNTER = secrets.token_hex(5), itertools.count(1)
 
 
-def new_id() -> str:
-    """An id for a request that no other process gives."""
-    return f"{PREFIX}{next(COUNTER):x}"
+class Ids:
+    """Ids of requests: no two are the same, whichever process gave them. To be made after the fork."""
+
+    def __init__(self) -> None:
+        self._prefix, self._counter = secrets.token_hex(5), itertools.count(1)
+
+    def next(self) -> str:
+        """A new id, of letters and digits."""
+        return f"{self._prefix}{next(self._counter):x}"
 
 
 class Request(HTTPRequest):
     """cheroot's request, given its head instead of waiting for it; never reads what the app has not read."""
 
-    def __init__(self, listener: "Listener", connection: Connection, pool: Pool) -> None:
+    def __init__(self, listener: "Listener", connection: Connection, pool: Pool, id: str) -> None:
         super().__init__(listener, connection)
-        self.id = new_id()
+        self.id = id
         self.time, self._begin = time.time(), time.monotonic()
         self.slow = Slow(pool)
         self.output = connection.wfile = Output(connection)

@@ -1,0 +1,218 @@
+"""Calls to a portal over HTTP: JSON, forms with files that are streamed, downloads that go on where they stopped."""
+
+import hashlib
+import http.client
+import json
+import os
+import re
+import secrets
+import ssl
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode, urlsplit
+
+from ippd.errors import IppdError, Unavailable
+
+PIECE = 256 << 10
+Progress = Callable[[int, int], None]  # bytes done, bytes altogether
+
+
+class Refused(IppdError):
+    """The portal answered with an error: `status` is that of the answer."""
+
+    code = "refused"
+
+    def __init__(self, sentence: str, status: int) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class Upload(NamedTuple):
+    """A file to be sent: the field, the name it gets there, where it lies."""
+
+    field: str
+    name: str
+    path: Path
+
+
+class Server:
+    """One portal. Every method raises Unavailable when it cannot be reached (or says so itself), Refused for any other error."""
+
+    def __init__(self, url: str, token: str | None = None, authority: str | None = None, timeout: float = 60.0) -> None:
+        """`url` is http or https; `authority` a file with certificates (PEM) that are trusted instead of the system's."""
+        parts = urlsplit(url)
+        self._host, self._port, self._path = parts.hostname or "", parts.port, parts.path.rstrip("/")
+        self._tls = ssl.create_default_context(cafile=authority) if parts.scheme == "https" else None
+        self.token, self._timeout = token, timeout
+        self._kept: http.client.HTTPConnection | None = None
+
+    def get(self, path: str, **query: Any) -> Any:
+        """The JSON of a GET; names of the query that are None are left out."""
+        return self._json(self._ask("GET", _with_query(path, query), None, {}))
+
+    def post(self, path: str, **fields: Any) -> Any:
+        """Post a form; returns the JSON of the answer."""
+        body = urlencode({name: value for name, value in fields.items() if value is not None}).encode()
+        return self._json(self._ask("POST", path, body, {"Content-Type": "application/x-www-form-urlencoded"}))
+
+    def post_json(self, path: str, value: Any) -> Any:
+        """Post JSON; returns the JSON of the answer."""
+        return self._json(self._ask("POST", path, json.dumps(value).encode(), {"Content-Type": "application/json"}))
+
+    def post_form(self, path: str, fields: Sequence[tuple[str, str]], uploads: Sequence[Upload] = (), progress: Progress | None = None) -> Any:
+        """Post a form with files, which are read while they are sent; returns the JSON of the answer. Raises OSError for a file."""
+        boundary = secrets.token_hex(16)
+        heads = [_head(boundary, name) + value.encode() + b"\r\n" for name, value in fields]
+        parts = [(_head(boundary, upload.field, upload.name), upload.path, upload.path.stat().st_size) for upload in uploads]
+        end = f"--{boundary}--\r\n".encode()
+        length = sum(map(len, heads)) + sum(len(head) + size + 2 for head, _, size in parts) + len(end)
+
+        def body() -> Iterator[bytes]:
+            done, total = 0, sum(size for _, _, size in parts)
+            yield b"".join(heads)
+            for head, path, size in parts:
+                yield head
+                for piece in _read(path, size):
+                    done += len(piece)
+                    yield piece
+                    if progress:
+                        progress(done, total)
+                yield b"\r\n"
+            yield end
+
+        headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", "Content-Length": str(length)}
+        return self._json(self._ask("POST", path, body, headers))
+
+    def stream(self, path: str, **query: Any) -> Iterator[bytes]:
+        """The bytes of a GET as they come."""
+        answer = self._ask("GET", _with_query(path, query), None, {})
+        try:
+            while piece := answer.read1(PIECE):
+                yield piece
+        except (OSError, http.client.HTTPException) as error:
+            raise Unavailable(f"the connection broke: {error}") from None
+        finally:
+            self.close()
+
+    def download(self, path: str, target: Path, progress: Progress | None = None, **query: Any) -> str:
+        """Bring the bytes of a GET to `target`, going on after what `target`.part has of them; returns their SHA-256 in hexadecimal.
+
+        The file appears under its name only when it is whole and has the checksum that the portal names (its ETag).
+        """
+        part = target.with_name(target.name + ".part")
+        etag = self._fetch(path, part, query, progress)
+        found = _sha256(part)
+        if etag and found != etag and re.fullmatch("[0-9a-f]{64}", etag):
+            part.unlink()
+            raise Unavailable(f"{target.name} has another checksum than the portal says: it was removed, please try again")
+        os.replace(part, target)
+        return found
+
+    def _fetch(self, path: str, part: Path, query: Mapping[str, Any], progress: Progress | None) -> str:
+        have = part.stat().st_size if part.exists() else 0
+        known = part.with_name(part.name + ".etag")
+        etag = known.read_text() if have and known.exists() else ""
+        headers = {"Range": f"bytes={have}-", "If-Range": f'"{etag}"'} if have and etag else {}
+        try:
+            answer = self._ask("GET", _with_query(path, query), None, headers)
+        except Refused as refused:
+            if refused.status != 416:  # all of it was there already
+                raise
+            return etag
+        if answer.status != 206:
+            have = 0
+        etag = (answer.getheader("ETag") or "").strip('"')
+        known.write_text(etag)
+        total = have + int(answer.getheader("Content-Length") or 0)
+        try:
+            with open(part, "ab" if have else "wb") as file:
+                while piece := answer.read(PIECE):
+                    have += file.write(piece)
+                    if progress:
+                        progress(have, total)
+        except http.client.HTTPException as error:
+            self.close()
+            raise Unavailable(f"the connection broke after {have} of {total} bytes: {error}") from None
+        if have < total:
+            self.close()
+            raise Unavailable(f"the connection broke after {have} of {total} bytes")
+        known.unlink()
+        return etag
+
+    def _ask(self, method: str, path: str, body: Any, headers: dict[str, str]) -> http.client.HTTPResponse:
+        if self.token:
+            headers = headers | {"Authorization": f"Bearer {self.token}"}
+        for last in (False, True):
+            kept = self._kept is not None
+            connection = self._kept = self._kept or self._connect()
+            try:
+                connection.request(method, self._path + path, body() if callable(body) else body, headers)
+                answer = connection.getresponse()
+                break
+            except (OSError, http.client.HTTPException) as error:
+                self.close()
+                # A kept connection may have been closed by the other side meanwhile: once more with a new one.
+                if last or not kept or isinstance(error, TimeoutError):
+                    raise Unavailable(f"{self._host} cannot be reached: {error}") from None
+        if answer.status in (200, 206):
+            return answer
+        raise self._refusal(answer)
+
+    def _refusal(self, answer: http.client.HTTPResponse) -> IppdError:
+        try:
+            said = json.loads(answer.read(64 << 10))
+            sentence = str(said["error"])
+        except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
+            sentence = f"the portal answered with status {answer.status}"
+        self.close()
+        return Unavailable(sentence) if answer.status in (408, 429, 502, 503, 504) else Refused(sentence, answer.status)
+
+    def _json(self, answer: http.client.HTTPResponse) -> Any:
+        try:
+            return json.loads(answer.read())
+        except (ValueError, OSError, http.client.HTTPException) as error:
+            self.close()
+            raise Unavailable(f"the portal's answer cannot be read: {error}") from None
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self._tls:
+            return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=self._tls)
+        return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
+
+    def close(self) -> None:
+        """Close the connection that is kept."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
+
+def _with_query(path: str, query: Mapping[str, Any]) -> str:
+    given = {name: value for name, value in query.items() if value is not None}
+    return f"{path}?{urlencode(given, quote_via=quote)}" if given else path
+
+
+def _head(boundary: str, field: str, name: str | None = None) -> bytes:
+    names = [("name", field)] + ([("filename", name)] if name is not None else [])
+    # As browsers write them (HTML, multipart/form-data encoding algorithm).
+    words = "".join(f'; {word}="{_escaped(text)}"' for word, text in names)
+    kind = "Content-Type: application/octet-stream\r\n" if name is not None else ""
+    return f"--{boundary}\r\nContent-Disposition: form-data{words}\r\n{kind}\r\n".encode("utf-8", "surrogateescape")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\r", "%0D").replace("\n", "%0A").replace('"', "%22")
+
+
+def _read(path: Path, size: int) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while size and (piece := file.read(min(PIECE, size))):
+            size -= len(piece)
+            yield piece
+    if size:
+        raise OSError(f"{path} became shorter while it was sent")
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

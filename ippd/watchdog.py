@@ -1,0 +1,51 @@
+"""Tells systemd that the daemon is alive, as long as every listener really answers (sd_watchdog_enabled(3))."""
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+
+from ippd import probe
+from ippd.processes import REOPEN, Orders
+
+log = logging.getLogger(__name__)
+
+
+def seconds(environ: Mapping[str, str] = os.environ) -> float:
+    """The time between two messages: a third of what systemd waits for one; 0 when it waits for none."""
+    with suppress(ValueError, KeyError):
+        return int(environ["WATCHDOG_USEC"]) / 3e6 if environ["NOTIFY_SOCKET"] else 0.0
+    return 0.0
+
+
+def watch(
+    bound: Iterable[tuple[str, socket.socket]], every: float, tell: Callable[[str], None], orders: Orders, reopen: Callable[[], None]
+) -> None:
+    """A process that asks each listener as a client would, every so many seconds, and says `WATCHDOG=1` when all have answered.
+
+    Silence, from a listener or from this process, makes systemd end the daemon and start it again.
+    """
+    places: dict[str, object] = {"local.socket": "", "local.listen": [], "public.listen": []}
+    for name, sock in bound:
+        if sock.family == socket.AF_UNIX:
+            places["local.socket"] = sock.getsockname()
+        else:
+            places[f"{name}.listen"] = [*places[f"{name}.listen"], sock.getsockname()[:2]]  # type: ignore[misc]
+        sock.close()
+    stop = threading.Event()
+
+    def check() -> None:
+        while not stop.wait(every):
+            if silent := probe.silent(places):
+                log.error("%d listeners do not answer", silent)
+            else:
+                tell("WATCHDOG=1")
+
+    threading.Thread(target=check, name="watch", daemon=True).start()
+    orders.ready()
+    for order in orders:
+        if order == REOPEN:
+            reopen()
+    stop.set()

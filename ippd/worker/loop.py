@@ -1,0 +1,119 @@
+"""The worker's round: tell the daemon what is held, look at the engine once, take each job on, claim more."""
+
+import os
+import shlex
+import threading
+import time
+from collections.abc import Callable, Mapping
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+from ippd.calls import Refused, Server
+from ippd.errors import Invalid, Unavailable
+from ippd.runners import ENGINES
+from ippd.runners.tools import EngineError, Seen
+from ippd.worker.journal import STOPPING, SUBMITTED, SUBMITTING, Entry, Journal
+from ippd.worker.steps import Steps
+
+MOST_AT_ONCE = 8  # steps of one entry in a round: more come with the next one
+QUIET = 60.0  # seconds between two lines of the log about the same trouble
+log = getLogger("ippd.worker")
+
+
+class Worker:
+    """One worker. `step()` is one round; nothing is remembered but in the journal."""
+
+    def __init__(self, steps: Steps, journal: Journal, name: str, settings: Mapping[str, Any], clock: Callable[[], float] = time.time) -> None:
+        self._steps, self._journal, self._name, self._settings, self._clock = steps, journal, name, settings, clock
+        self._told: dict[str, float] = {}
+
+    def step(self) -> int:
+        """One round; returns how many experiments are held after it. Raises nothing that a later round could mend."""
+        entries = self._journal.entries()
+        try:
+            orders = self._orders(entries)
+            seen = self._look(entries)
+            for entry in entries:
+                self._safely(entry, orders.get(str(entry.id), "lost"), seen)
+            held = sum(entry.path("entry.json").exists() for entry in entries)
+            fresh = self._claim(held)
+            for entry in fresh:
+                self._safely(entry, "go on", seen)
+            return held + len(fresh)
+        except (Unavailable, EngineError, Refused) as error:
+            self._tell(str(error))
+            return len(entries)
+
+    def _orders(self, entries: list[Entry]) -> dict[str, str]:
+        if not entries:
+            return {}
+        claims = {str(entry.id): entry.claim for entry in entries}
+        answers: dict[str, str] = self._steps.server.post_json("/experiments/heartbeats", {"claims": claims})["answers"]
+        return answers
+
+    def _look(self, entries: list[Entry]) -> dict[str, Seen]:
+        """What the engine says of all jobs at once; it is not asked when nothing is there to be asked about."""
+        jobs = [self._steps.job(entry) for entry in entries if entry.step in (SUBMITTING, SUBMITTED, STOPPING)]
+        return self._steps.engine.look(jobs) if jobs else {}
+
+    def _safely(self, entry: Entry, order: str, seen: dict[str, Seen]) -> None:
+        """Take one entry on; its trouble is not that of the others."""
+        try:
+            for _ in range(MOST_AT_ONCE):
+                mine = seen.get(entry.name)
+                again = self._steps.stop(entry, mine) if entry.step == STOPPING else self._steps.advance(entry, order, mine)
+                if not again:
+                    break
+        except Refused as error:
+            if error.status not in (404, 409):
+                self._tell(f"experiment {entry.id}: {error}")
+        except (Unavailable, EngineError, OSError) as error:
+            self._tell(f"experiment {entry.id}: {error}")
+
+    def _claim(self, held: int) -> list[Entry]:
+        free = self._settings["worker.slots"] - held
+        if free <= 0:
+            return []
+        wanted = {
+            "worker": self._name,
+            "seconds": self._settings["worker.lease"],
+            "limit": free,
+            "hosts": list(self._settings["worker.hosts"]),
+            "apps": list(self._settings["worker.apps"]),
+        }
+        items = self._steps.server.post_json("/experiments/claim", wanted)["experiments"]
+        for item in items:
+            log.info("experiment %d: claimed (%s)", item["id"], item["app"])
+        return [self._journal.add(item, self._clock()) for item in items]
+
+    def _tell(self, sentence: str) -> None:
+        now = time.monotonic()
+        if now - self._told.get(sentence, -QUIET) >= QUIET:
+            self._told = {said: when for said, when in self._told.items() if now - when < QUIET} | {sentence: now}
+            log.warning("%s", sentence)
+
+    def close(self) -> None:
+        """Give the journal up; jobs that run go on, and are found again."""
+        self._journal.close()
+
+
+def make_worker(settings: Mapping[str, Any], engine: str, clock: Callable[[], float] = time.time) -> Worker:
+    """The worker of the settings for an engine. Raises Conflict when its folder is in use, Invalid for bad words in the settings."""
+    module = ENGINES[engine]
+    try:
+        words = tuple(shlex.split(settings["worker.resources"]))
+    except ValueError as error:
+        raise Invalid(f"worker.resources: {error}") from None
+    server = Server(settings["worker.url"])
+    journal = Journal(Path(settings["worker.folder"]))
+    name = settings["worker.name"] or f"{os.uname().nodename}-{engine}"
+    return Worker(Steps(server, module, words, settings["worker.container"], clock), journal, name, settings, clock)
+
+
+def run(worker: Worker, interval: float, stop: threading.Event) -> None:
+    """Round after round until `stop` is set; `interval` is in seconds. What is held stays held, and is found again."""
+    while not stop.is_set():
+        worker.step()
+        stop.wait(interval)
+    worker.close()

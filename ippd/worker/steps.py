@@ -1,0 +1,260 @@
+"""The way of one experiment through the worker: each function takes it from one state of the journal to the next, or leaves it there."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+from ippd import command
+from ippd.calls import Refused, Server, Upload
+from ippd.runners.launcher import LAUNCHER
+from ippd.runners.tools import ENDED as JOB_ENDED
+from ippd.runners.tools import LIVE, LOST, MEMORY, OVERTIME, REFUSED, RUNNING, STOPPED, WAITING, EngineError, Seen
+from ippd.worker import outputs
+from ippd.worker.journal import CLAIMED, ENDED, STAGED, STOPPING, SUBMITTED, SUBMITTING, Entry
+
+TRIES = 3  # times that a living engine may refuse a job, or inputs may arrive broken
+LOG_PIECE = 1 << 20  # bytes of output that one step sends at most
+REASONS = {
+    OVERTIME: "the job ran longer than its time limit",
+    MEMORY: "the job used more memory than it may",
+    STOPPED: "the job was ended in the batch engine",
+    REFUSED: "the batch engine holds the job in an error state",
+}
+log = getLogger("ippd.worker")
+
+
+class Steps:
+    """What can be done with an entry; `server` is the daemon, `engine` a module of ippd.runners."""
+
+    def __init__(self, server: Server, engine: Any, words: tuple[str, ...], container: str, clock: Callable[[], float] = time.time) -> None:
+        self.server, self.engine, self._words, self._container, self._clock = server, engine, words, container, clock
+
+    def job(self, entry: Entry) -> Any:
+        """The entry as the engine knows it."""
+        return entry.job(self.engine.NAME, self._words)
+
+    def advance(self, entry: Entry, order: str, seen: Seen | None) -> bool:
+        """Take an entry on, as the daemon's `order` and what the engine has `seen` say; returns whether it goes on at once."""
+        if order not in ("go on", "suspend", "resume") and entry.step != STOPPING:
+            return self._stop(entry, order)
+        if entry.step == SUBMITTED:
+            return self._watch(entry, order, seen)
+        if entry.step == SUBMITTING:
+            return self._find(entry, seen)
+        return {CLAIMED: self._stage, STAGED: self._submit, ENDED: self._deliver}[entry.step](entry)
+
+    def _go(self, entry: Entry, step: str, **facts: Any) -> bool:
+        entry.step, entry.since, entry.tries = step, self._clock(), 0
+        for name, value in facts.items():
+            setattr(entry, name, value)
+        entry.save()
+        return True
+
+    def _end(self, entry: Entry, kind: str, **facts: Any) -> bool:
+        """The job is over: what is said to the daemon is written down before it is said."""
+        return self._go(entry, ENDED, outcome={"kind": kind, "usage": outputs.usage(entry, self.engine.NAME), **facts})
+
+    def _stage(self, entry: Entry) -> bool:
+        for file in entry.item["inputs"]:
+            name = file["name"]
+            if name != os.path.basename(name) or name.startswith("."):
+                return self._end(entry, "failed", exit_code=None, message=f"an input has the impossible name {name!r}")
+            path = entry.path("work") / "inputs" / name
+            if not _is_whole(path, file):
+                self.server.download(f"/experiments/{entry.id}/file", path, path=name)
+                if not _is_whole(path, file):
+                    path.unlink()
+                    entry.tries += 1
+                    if entry.tries >= TRIES:
+                        return self._end(entry, "failed", exit_code=None, message=f"the input {name} arrives with a wrong checksum")
+                    entry.save()
+                    return False
+        return self._prepare(entry)
+
+    def _prepare(self, entry: Entry) -> bool:
+        item, folder = entry.item, str(entry.path("work"))
+        try:
+            words = command.words(item["backend"], item["params"], item["files"], folder)
+            if item["backend"]["container"]:
+                words = command.contained(self._container, item["backend"]["container"], folder, words)
+        except ValueError as error:
+            return self._end(entry, "failed", exit_code=None, message=str(error))
+        for number, word in enumerate(words):
+            (entry.path("words") / str(number)).write_bytes(word.encode("utf-8", "surrogateescape"))
+        entry.path("job.sh").write_text(LAUNCHER)
+        entry.path("job.sh").chmod(0o700)
+        return self._go(entry, STAGED)
+
+    def _submit(self, entry: Entry) -> bool:
+        self._go(entry, SUBMITTING)
+        return self._try(entry)
+
+    def _try(self, entry: Entry) -> bool:
+        try:
+            id = self.engine.submit(self.job(entry))
+        except EngineError as error:
+            try:
+                self.engine.look([])
+            except EngineError:  # it is down: that is nobody's fault, and is not counted
+                raise error from None
+            entry.tries += 1
+            entry.save()
+            if entry.tries < TRIES:
+                raise
+            return self._end(entry, "failed", exit_code=None, message=f"the batch engine refuses the job: {error}")
+        log.info("experiment %d: job %s", entry.id, id)
+        self._go(entry, SUBMITTED, engine_id=id)
+        return False
+
+    def _find(self, entry: Entry, seen: Seen | None) -> bool:
+        """The worker ended between a submission and its record, or the submission failed: is the job there?"""
+        if seen is not None or entry.path("begun").exists():
+            log.info("experiment %d: found its job %s again", entry.id, seen.id if seen else "")
+            return self._go(entry, SUBMITTED, engine_id=seen.id if seen else "")
+        # Should the engine take both, only the first to start gets past its folder `begun`.
+        return self._try(entry) if self._clock() - entry.since >= self.engine.GRACE or entry.tries else False
+
+    def _watch(self, entry: Entry, order: str, seen: Seen | None) -> bool:
+        status = entry.text("exit")
+        if status:
+            return self._ended(entry, int(status))
+        if seen is not None and seen.state in LIVE:
+            entry.gone_at = 0.0
+            self._running(entry, order) if seen.state == RUNNING else self._hold(entry, order, seen.state)
+            self._send_output(entry)
+            return self._too_long(entry)
+        return self._gone(entry, seen)
+
+    def _gone(self, entry: Entry, seen: Seen | None) -> bool:
+        """The engine runs it no more, and it has not said how it ended: why?"""
+        if seen is None or seen.state == JOB_ENDED:
+            if not entry.gone_at:
+                entry.gone_at = self._clock()
+                entry.save()
+            if self._clock() - entry.gone_at < self.engine.GRACE:
+                return False  # its folder may be behind, or the engine's books
+        if seen is not None and seen.state in REASONS:
+            return self._end(entry, "failed", exit_code=None, message=f"{REASONS[seen.state]} ({seen.note})")
+        note = seen.note if seen is not None and seen.state == LOST else "the batch engine knows nothing of it any more"
+        return self._end(entry, "lost", message=f"the job was lost: {note}")
+
+    def _ended(self, entry: Entry, status: int) -> bool:
+        if status == 0:
+            return self._end(entry, "completed")
+        return self._end(entry, "failed", exit_code=status, message=outputs.reason(entry, status))
+
+    def _running(self, entry: Entry, order: str) -> None:
+        if order == "suspend":
+            if entry.said != "suspended":
+                self.engine.suspend(self.job(entry))
+                self._say(entry, "suspended")
+        elif order == "resume":
+            self.engine.resume(self.job(entry))  # stopped by a signal: the engine still calls it running
+            self._say(entry, "running")
+        elif entry.said == "":
+            self._say(entry, "running")
+
+    def _hold(self, entry: Entry, order: str, state: str) -> None:
+        if order == "suspend":
+            self.engine.suspend(self.job(entry)) if state == WAITING else None
+            self._say(entry, "suspended")
+        elif order == "resume":
+            self.engine.resume(self.job(entry))
+            self._say(entry, "running")
+
+    def _say(self, entry: Entry, word: str) -> None:
+        if entry.said == "suspended" and word == "running" and entry.text("start"):
+            entry.stopped_seconds += self._clock() - entry.outcome.pop("suspended_at", self._clock())
+        if word == "suspended":
+            entry.outcome["suspended_at"] = self._clock()
+        self.server.post(f"/experiments/{entry.id}/{word}", claim=entry.claim)
+        entry.said = word
+        entry.save()
+
+    def _too_long(self, entry: Entry) -> bool:
+        limit, start = entry.item["time_limit"], entry.text("start")
+        if not limit or not start or entry.said == "suspended" or self._clock() - float(start) - entry.stopped_seconds <= limit:
+            return False
+        log.info("experiment %d: its time limit of %.0f s is over", entry.id, limit)
+        self.engine.cancel(self.job(entry))
+        return self._go(entry, STOPPING, outcome={"kind": "failed", "exit_code": None, "message": f"{REASONS[OVERTIME]} of {limit:.0f} s"})
+
+    def _stop(self, entry: Entry, order: str) -> bool:
+        """Somebody else decided: cancelled, or not ours any more. The job has to go."""
+        log.info("experiment %d: %s, stopping its job", entry.id, order)
+        return self._go(entry, STOPPING, outcome={"kind": order})
+
+    def stop(self, entry: Entry, seen: Seen | None) -> bool:
+        """Go on ending a job until the engine has none of this name; then say so. Returns whether it goes on at once."""
+        live = seen is not None and seen.state in LIVE
+        # A job that was handed over just before may not be visible yet: it is asked for again until the engine's time is over.
+        maybe = seen is None and entry.path("job.sh").exists() and not entry.path("begun").exists() and self._clock() - entry.since < 2
+        if live or maybe:
+            self.engine.cancel(self.job(entry))
+            return False
+        self.engine.clean(self.job(entry))
+        if entry.outcome["kind"] == "failed":
+            return self._end(entry, **entry.outcome)
+        if entry.outcome["kind"] == "cancelled":
+            with suppress(Refused):
+                self.server.post(f"/experiments/{entry.id}/stopped", claim=entry.claim)
+        entry.forget()
+        return False
+
+    def _send_output(self, entry: Entry) -> None:
+        for stream in ("stdout", "stderr"):
+            path, sent = entry.path(f"{stream}.txt"), entry.sent.get(stream, 0)
+            if not path.exists() or path.stat().st_size <= sent:
+                continue
+            with open(path, "rb") as file:
+                file.seek(sent)
+                piece = file.read(LOG_PIECE)
+            part = entry.path(f"{stream}.piece")
+            part.write_bytes(piece)
+            fields = [("claim", entry.claim), ("stream", stream), ("offset", str(sent))]
+            self.server.post_form(f"/experiments/{entry.id}/log", fields, [Upload("text", stream, part)])
+            entry.sent[stream] = sent + len(piece)
+            entry.save()
+
+    def _deliver(self, entry: Entry) -> bool:
+        self.engine.clean(self.job(entry))
+        outcome, where = entry.outcome, f"/experiments/{entry.id}"
+        used = json.dumps(outcome["usage"])
+        try:
+            while any(entry.sent.get(s, 0) < _size(entry.path(f"{s}.txt")) for s in ("stdout", "stderr")):
+                self._send_output(entry)
+            if outcome["kind"] == "completed":
+                found = outputs.results(entry)
+                if found:
+                    self.server.post_form(f"{where}/results", [("claim", entry.claim), ("exit_code", "0"), ("usage", used)], found)
+                else:
+                    self.server.post(f"{where}/failed", claim=entry.claim, exit_code=0, usage=used, message="the app made no results")
+            elif outcome["kind"] == "lost":
+                self.server.post(f"{where}/returned", claim=entry.claim, message=outcome["message"])
+            else:
+                told = {"exit_code": outcome["exit_code"], "message": outcome["message"], "usage": used}
+                self.server.post(f"{where}/failed", claim=entry.claim, **told)
+        except Refused as refused:
+            if refused.status not in (404, 409):
+                raise
+            log.info("experiment %d: %s", entry.id, refused)
+        log.info("experiment %d: %s", entry.id, outcome.get("message") or outcome["kind"])
+        entry.forget()
+        return False
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _is_whole(path: Path, file: dict[str, Any]) -> bool:
+    if not path.is_file() or path.stat().st_size != file["bytes"]:
+        return False
+    with open(path, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest() == file["sha256"]

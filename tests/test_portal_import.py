@@ -1,0 +1,225 @@
+"""Coming from the old server: what is brought over, twice, and what of its known damage is told. Bad input is most of this file."""
+
+import os
+import sqlite3
+
+import bcrypt
+import pytest
+
+from conftest import echo
+from ippd.errors import Invalid, Unauthorized
+from ippd.permissions import ANONYMOUS, OPERATOR
+
+OLD = """
+CREATE TABLE users (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, email TEXT, password TEXT, token TEXT, token_created TIMESTAMP,
+                    approved BOOLEAN DEFAULT 0);
+CREATE TABLE user_settings (uid INTEGER, name TEXT, value TEXT);
+CREATE TABLE groups (id INTEGER PRIMARY KEY, name TEXT);
+CREATE TABLE user_groups (uid INTEGER, gid INTEGER);
+CREATE TABLE experiments (id INTEGER PRIMARY KEY, uid INTEGER, label TEXT, host TEXT, status INTEGER, created TIMESTAMP);
+CREATE TABLE experiment_settings (eid INTEGER, name TEXT, value TEXT);
+CREATE TABLE files (id INTEGER PRIMARY KEY, path TEXT);
+CREATE TABLE experiment_files (eid INTEGER, fid INTEGER);
+CREATE TABLE limits (id INTEGER PRIMARY KEY, gid INTEGER, name TEXT, value TEXT);
+"""
+PASSWORD = b"an old password"
+
+
+@pytest.fixture
+def old(tmp_path):
+    """The old server: its database, with `add(table, *values)`, and its upload folder."""
+    class Old:
+        database, uploads = tmp_path / "old.sqlite", tmp_path / "old"
+
+        def add(self, table, *values):
+            self.connection.execute(f"INSERT INTO {table} VALUES ({','.join('?' * len(values))})", values)
+            self.connection.commit()
+
+        def put(self, user, kind, experiment, name, data):
+            path = self.uploads / str(user) / kind / str(experiment) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+            return path
+
+    old = Old()
+    old.connection = sqlite3.connect(old.database)
+    old.connection.executescript(OLD)
+    yield old
+    old.connection.close()
+
+
+@pytest.fixture
+def portal(old):
+    """An old server in good order: two users, a group with a limit, four experiments."""
+    digest = bcrypt.hashpw(PASSWORD, bcrypt.gensalt(4))
+    old.add("users", 3, "Ada@Example.org", digest, "t", "2020-05-01 10:00:00", 1)  # the old server stores the hash as bytes
+    old.add("users", 4, "bob@example.org", digest.decode(), None, "2020-05-02", 0)
+    old.add("user_settings", 3, "institution", "Analytical Society")
+    old.add("user_settings", 3, "notification_type", "email")
+    old.add("groups", 1, "researchers")
+    old.add("user_groups", 3, 1)
+    old.add("limits", 1, 1, "user_bytes", "1000")
+    experiment(old, 7, 2, "2020-06-01 12:00:00", [("scan", "scan 1.nii.gz", b"scan")])
+    old.put(3, "completed", 7, "7.zip", b"results")
+    experiment(old, 8, 0, "2020-06-02 12:00:00", [("scan", "b.nii", b"b")])
+    experiment(old, 9, 1, "2020-06-03 12:00:00", [("scan", "c.nii", b"c")])
+    experiment(old, 11, 3, "2020-06-04 12:00:00", [])
+    return old
+
+
+def experiment(old, id, status, created, files, user=3):
+    old.add("experiments", id, user, "a label", "cubic", status, created)
+    for name, value in (("app", "echo"), ("experimentName", "a trial"), ("experimentDescription", "long"), ("text", "t")):
+        old.add("experiment_settings", id, name, value)
+    for field, name, data in files:
+        old.put(user, "submitted", id, name, data)
+        path = f"/old/server/uploads/{user}/submitted/{id}/{name}"
+        old.add("files", None, path)
+        old.add("experiment_files", id, old.connection.execute("SELECT MAX(id) FROM files").fetchone()[0])
+        old.add("experiment_settings", id, field, path)
+
+
+def bring(core, old):
+    return core.imports.portal(OPERATOR, old.database, old.uploads)
+
+
+def test_everything_comes_over_and_old_passwords_work_on(core, portal):
+    report = bring(core, portal)
+    assert report.problems == []
+    assert report.brought == {"users": 2, "groups": 1, "memberships": 1, "limits": 1, "experiments": 4, "files": 4}
+    ada = core.sessions.actor(core.sessions.log_in(ANONYMOUS, "ada@example.org", PASSWORD.decode()))
+    assert ada.user == 3 and core.limits.of(3)["user_bytes"] == 1000 and core.groups.names(ada) == ["researchers"]
+    assert core.users.find(OPERATOR, 3)["settings"] == {"institution": "Analytical Society", "notification_type": "email"}
+    assert core.users.find(OPERATOR, "bob@example.org")["status"] == "pending"
+    first, second, third, fourth = core.experiments.list(ada)
+    assert [e["id"] for e in (first, second, third, fourth)] == [7, 8, 9, 11]
+    assert [e["status"] for e in (first, second, third, fourth)] == ["completed", "submitted", "queued", "failed"]
+    assert (first["app"], first["name"], first["description"], first["label"], first["host"]) == (
+        "echo", "a trial", "long", "a label", "cubic")
+    assert first["params"] == {"text": "t", "scan": "scan_1.nii.gz"} and first["created_at"] == 1591012800
+    assert first["inputs"] == ["scan_1.nii.gz"] and first["outputs"] == ["7.zip"]
+    assert core.files.open(ada, 7, "7.zip").path.read_bytes() == b"results"
+    assert core.notifications.list(OPERATOR) == [], "nobody is written to because of it"
+
+
+def test_what_waited_there_waits_here_and_what_a_script_had_taken_is_not_handed_out_again(core, portal, clock, script):
+    bring(core, portal)
+    clock.forward(hours=1)
+    core.queue.requeue_unacknowledged(OPERATOR)
+    (item,) = core.queue.claim(script)
+    assert item["id"] == 8 and item["files"] == {"scan": ["b.nii"]}
+
+
+def test_a_second_import_brings_only_what_is_new(core, portal):
+    bring(core, portal)
+    experiment(portal, 12, 2, "2020-07-01 12:00:00", [])
+    portal.put(3, "completed", 12, "12.zip", b"more")
+    core.users.set_password(OPERATOR, 3, "a newer password")
+    again = bring(core, portal)
+    assert again.brought == {"experiments": 1, "files": 1} and again.known["experiments"] == 4 and again.known["users"] == 2
+    with pytest.raises(Unauthorized):
+        core.sessions.log_in(ANONYMOUS, "ada@example.org", PASSWORD.decode())
+
+
+def test_an_import_that_was_killed_goes_on_where_it_was(core, portal, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def kill(what, seen=[]):  # noqa: B006
+        seen.append(what)
+        if len(seen) == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        core.imports.portal(OPERATOR, portal.database, portal.uploads, kill)
+    rest = bring(core, portal)
+    assert rest.brought["experiments"] == 2 and rest.known["experiments"] == 2 and rest.problems == []
+    assert len([path for path in core.blobs.folder.rglob("*") if path.is_file()]) == 4
+
+
+def test_ids_that_are_taken_here_are_given_anew_and_said(core, portal, ada):
+    for _ in range(8):
+        core.experiments.submit(ada, echo(("x", b"x")))
+    report = bring(core, portal)  # ada@example.org is here already, as user 1
+    assert report.problems == [
+        f"experiment {old}: its number is taken here: it is now {new}" for old, new in ((7, 9), (8, 10), (9, 11), (11, 12))]
+    assert report.known["users"] == 1 and len(core.experiments.list(ada)) == 12
+
+
+DAMAGE = [
+    (("users", 5, "ADA@example.org ", b"x", None, None, 1), "user 5: ada@example.org is there twice"),
+    (("users", 5, None, b"x", None, None, 1), "user 5: '' is no e-mail address: left out"),
+    (("users", 5, "carol@example.org", "plain", None, None, 1), "carol@example.org has no password that can be read"),
+    (("users", 5, "carol@example.org", None, None, None, None), "carol@example.org has no password that can be read"),
+    (("user_settings", 4, None, "x"), "user 4: bob@example.org: the setting None is left out"),
+    (("user_settings", 4, "slack_webhook", "http://127.0.0.1/"), "the setting 'slack_webhook' is left out"),
+    (("groups", 2, None), "group 2: left out"),
+    (("user_groups", 3, 99), "membership of user 3 in group 99"),
+    (("user_groups", 99, 1), "membership of user 99 in group 1"),
+    (("limits", 2, 1, "files", "50"), "limit files=50 of group 1 has no meaning here"),
+    (("limits", 2, 1, "user_bytes", "-1"), "limit user_bytes=-1 of group 1 has no meaning here"),
+    (("experiments", 20, 99, None, None, 2, "2020-01-01 00:00:00"), "experiment 20: its user 99 is not there"),
+    (("experiments", 20, 3, None, None, 2, "2020-01-01 00:00:00"), "completed/20 is missing"),
+    (("experiments", 20, 3, None, None, 17, "2020-01-01 00:00:00"), "experiment 20: its status 17 is none: it has failed"),
+    (("experiments", 20, 3, None, None, None, "2020-01-01 00:00:00"), "experiment 20: its status None is none"),
+    (("experiments", 20, 3, None, None, 0, "yesterday"), "experiment 20: its time 'yesterday' is none"),
+    (("experiment_settings", 7, None, "x"), "experiment 7: the setting None has no name"),
+    (("experiment_settings", 7, "extra", None), "experiment 7: the setting 'extra' has no value"),
+]
+
+
+@pytest.mark.parametrize(("row", "sentence"), DAMAGE)
+def test_damage_is_told_and_all_else_comes_over(core, portal, row, sentence):
+    portal.add(*row)
+    report = bring(core, portal)
+    assert any(sentence in problem for problem in report.problems), report.problems
+    assert report.brought["users"] >= 2 and report.brought["experiments"] >= 4
+    core.experiments.list(OPERATOR)
+
+
+def test_rows_that_are_there_twice_come_over_once(core, portal):
+    portal.add("user_groups", 3, 1)
+    portal.add("experiment_settings", 7, "text", "t")
+    portal.add("experiment_files", 7, 1)
+    report = bring(core, portal)
+    assert report.problems == [] and report.brought["memberships"] == 1 and report.brought["files"] == 4
+
+
+def test_results_that_the_old_server_forgot_to_note_complete_the_experiment(core, portal):
+    portal.put(3, "completed", 9, "9.zip", b"results")
+    report = bring(core, portal)
+    assert report.problems == ["experiment 9: it has results although its status is queued: it is completed"]
+    assert core.experiments.get(OPERATOR, 9)["outputs"] == ["9.zip"]
+
+
+def test_inputs_that_are_missing_are_told_and_what_waited_for_them_has_failed(core, portal):
+    (portal.uploads / "3/submitted/8/b.nii").unlink()
+    (portal.uploads / "3/submitted/8").rmdir()
+    portal.put(3, "submitted", 7, "another.nii", b"x")
+    (portal.uploads / "3/submitted/7/scan 1.nii.gz").unlink()
+    os.symlink("/etc/passwd", portal.uploads / "3/submitted/7/link")
+    report = bring(core, portal)
+    assert [problem.split(": ", 1)[1] for problem in report.problems] == [
+        f"{portal.uploads}/3/submitted/7/link is no file: left out", "its input scan 1.nii.gz is missing",
+        f"its folder {portal.uploads}/3/submitted/8 is missing"]
+    assert core.experiments.get(OPERATOR, 7)["inputs"] == ["another.nii"]
+    assert core.experiments.get(OPERATOR, 8)["status"] == "failed"
+
+
+@pytest.mark.parametrize("table", ["user_settings", "groups", "user_groups", "experiment_settings", "files", "experiment_files", "limits"])
+def test_an_old_server_without_a_table_comes_over_all_the_same(core, portal, table):
+    portal.connection.executescript(f"DROP TABLE {table}")
+    assert bring(core, portal).brought["experiments"] == 4
+
+
+def test_a_file_that_is_no_old_database_is_refused(core, portal, tmp_path):
+    (tmp_path / "text").write_text("this is no database " * 100)
+    for path in (tmp_path / "text", tmp_path / "missing", tmp_path, core.store.path.with_name("secret")):
+        with pytest.raises(Invalid, match="no database of the old server"):
+            core.imports.portal(OPERATOR, path, portal.uploads)
+
+
+def test_the_old_data_is_left_as_it_is(core, portal):
+    before = portal.database.read_bytes(), sorted(portal.uploads.rglob("*"))
+    bring(core, portal)
+    assert (portal.database.read_bytes(), sorted(portal.uploads.rglob("*"))) == before
