@@ -8,7 +8,9 @@ usage() {
 usage: ./build.sh COMMAND
 
   setup             make .venv with all that ippd needs; .venv/bin/ippd is the command then
-  demo [--keep]     start a daemon in a temporary folder and run one experiment through it, from sign-up to result;
+  demo [--keep] [--engine ENGINE]
+                    start a daemon in a temporary folder and run one experiment through it, from sign-up to result, by the
+                    job script, or by ippd worker in ENGINE: local, slurm or gridengine (as root; both must be installed);
                     --keep leaves the daemon running and says where it is
   test [ARGUMENTS]  run the tests; the arguments are pytest's
   lint              check the style (ruff) and the types (mypy)

@@ -8,6 +8,7 @@ import time
 import wrk
 from growth import growth
 from hostile import hostile
+from jobs import worker
 from short import logins, reads, submissions
 from stage import show, staged
 from transfer import gigabyte
@@ -19,6 +20,7 @@ PARTS = {
     "gigabyte": gigabyte,
     "hostile": hostile,
     "growth": growth,
+    "worker": worker,
 }
 
 

@@ -5,7 +5,7 @@
 #
 # It needs curl and jq, and unzip or python3. Copy it together with the folder apps/, which holds one definition per app
 # ($JOB_APPS names another folder), and run as many of it as there shall be experiments at a time. It polls every
-# $JOB_INTERVAL seconds (10) until it gets a TERM, and finishes the experiment in hand first; --once polls one time.
+# $JOB_INTERVAL seconds (10) until it gets a TERM, and finishes the experiment in hand first; --once ends when nothing waits.
 #
 # A definition <app>.json says how a command is made of what was submitted:
 #   Executable  the program; relative to the folder of the definition
@@ -40,6 +40,7 @@ trap 'ending=yes' INT TERM
 call() { curl --silent --show-error --fail --noproxy '*' --connect-timeout 10 "$@"; }
 
 # The words of the command, as a JSON array, of the item on standard input. An empty text was not submitted.
+# shellcheck disable=SC2016
 words='
 def ours: tostring | . == "$experdir" or startswith("$experdir/");
 def on: ascii_downcase as $text | ["", "0", "no", "false", "off"] | index([$text]) == null;
@@ -136,30 +137,28 @@ handle() { # the experiment of item.json, from its inputs to its results
         "$url/experiments/$id/failed" || say "experiment $id: and that could not be told"
 }
 
-poll() { # one time: takes what waits (one experiment, where the server can count), handles it
+poll() { # takes one experiment, if one waits, and handles it; $found says whether
     call --output "$work/items.json" "$url/experiments/queue?limit=1" || return 1
-    count=$(jq length "$work/items.json") || return 1
-    index=0
-    while [ "$index" -lt "$count" ]; do
-        mkdir "$work/job" || return 1
-        jq -c ".[$index]" "$work/items.json" >"$work/job/item.json"
-        cd "$work/job" && handle
-        cd "$work" && rm -rf "$work/job"
-        index=$((index + 1))
-    done
-    found=$count
+    found=$(jq length "$work/items.json") || return 1
+    [ "$found" -gt 0 ] || return 0
+    mkdir "$work/job" || return 1
+    jq -c '.[0]' "$work/items.json" >"$work/job/item.json"
+    cd "$work/job" && handle
+    cd "$work" && rm -rf "$work/job"
 }
 
-if [ -n "$once" ]; then
-    poll || stop "the queue at $url cannot be polled"
-    exit 0
-fi
 say "polling $url"
 while [ -z "$ending" ]; do
     found=0
-    poll || say "the queue at $url cannot be polled, trying again"
-    [ "$found" -eq 0 ] || continue
-    sleep "${JOB_INTERVAL:-10}" &
-    wait $!
-    [ -z "$ending" ] || kill $! 2>/dev/null
+    if ! poll; then
+        [ -z "$once" ] || stop "the queue at $url cannot be polled"
+        say "the queue at $url cannot be polled, trying again"
+    fi
+    if [ "$found" -eq 0 ]; then
+        [ -z "$once" ] || break
+        sleep "${JOB_INTERVAL:-10}" &
+        wait $!
+        [ -z "$ending" ] || kill $! 2>/dev/null
+    fi
 done
+exit 0

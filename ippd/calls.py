@@ -47,11 +47,11 @@ class Server:
         self.token, self._timeout = token, timeout
         self._kept: http.client.HTTPConnection | None = None
 
-    def get(self, path: str, **query: Any) -> Any:
+    def get(self, path: str, /, **query: Any) -> Any:
         """The JSON of a GET; names of the query that are None are left out."""
         return self._json(self._ask("GET", _with_query(path, query), None, {}))
 
-    def post(self, path: str, **fields: Any) -> Any:
+    def post(self, path: str, /, **fields: Any) -> Any:
         """Post a form; returns the JSON of the answer."""
         body = urlencode({name: value for name, value in fields.items() if value is not None}).encode()
         return self._json(self._ask("POST", path, body, {"Content-Type": "application/x-www-form-urlencoded"}))
@@ -60,7 +60,9 @@ class Server:
         """Post JSON; returns the JSON of the answer."""
         return self._json(self._ask("POST", path, json.dumps(value).encode(), {"Content-Type": "application/json"}))
 
-    def post_form(self, path: str, fields: Sequence[tuple[str, str]], uploads: Sequence[Upload] = (), progress: Progress | None = None) -> Any:
+    def post_form(
+        self, path: str, fields: Sequence[tuple[str, str]], uploads: Sequence[Upload] = (), progress: Progress | None = None
+    ) -> Any:
         """Post a form with files, which are read while they are sent; returns the JSON of the answer. Raises OSError for a file."""
         boundary = secrets.token_hex(16)
         heads = [_head(boundary, name) + value.encode() + b"\r\n" for name, value in fields]
@@ -84,7 +86,7 @@ class Server:
         headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", "Content-Length": str(length)}
         return self._json(self._ask("POST", path, body, headers))
 
-    def stream(self, path: str, **query: Any) -> Iterator[bytes]:
+    def stream(self, path: str, /, **query: Any) -> Iterator[bytes]:
         """The bytes of a GET as they come."""
         answer = self._ask("GET", _with_query(path, query), None, {})
         try:
@@ -95,7 +97,7 @@ class Server:
         finally:
             self.close()
 
-    def download(self, path: str, target: Path, progress: Progress | None = None, **query: Any) -> str:
+    def download(self, path: str, target: Path, progress: Progress | None = None, /, **query: Any) -> str:
         """Bring the bytes of a GET to `target`, going on after what `target`.part has of them; returns their SHA-256 in hexadecimal.
 
         The file appears under its name only when it is whole and has the checksum that the portal names (its ETag).

@@ -25,6 +25,7 @@ from ippd.domain.queue import Queue
 from ippd.domain.restore import UNDER_WAY
 from ippd.domain.runs import Runs
 from ippd.domain.sessions import Sessions
+from ippd.domain.updates import Updates
 from ippd.domain.users import Users
 from ippd.errors import IppdError, SettingsError, Unavailable
 from ippd.schema import MIGRATIONS
@@ -57,6 +58,7 @@ class Core:
         self.housekeeping = Housekeeping(self)
         self.backups = Backups(self)
         self.imports = Imports(self)
+        self.updates = Updates(self)
 
     def certificate_path(self) -> Path:
         """The certificate of the public listener: the one of the settings, else the self-made one."""

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,7 +20,8 @@ from ippd.admin import panel, reset
 from ippd.api.portal import portal
 from ippd.api.portal_jobs import jobs
 from ippd.core import Core, open_core
-from ippd.errors import SettingsError
+from ippd.errors import SettingsError, Unavailable
+from ippd.host.handover import REFUSED
 from ippd.http import account, cors, make_app
 from ippd.mail import make_send
 from ippd.permissions import SYSTEM
@@ -27,11 +29,13 @@ from ippd.processes import REOPEN, Orders, Parent
 from ippd.server import Limits, Listener, Server, bind_tcp, bind_unix
 from ippd.server.tls import load, make_context
 from ippd.settings import Settings
+from ippd.succession import Inheritance, become_successor, inherited
 
 FAMILIES = (portal, jobs, panel, reset)
 MOST_PROCESSES = 4  # when the number is left to us
 SPARE_FILES = 500  # descriptors of a process besides its connections: the files that these read and write, the store
 LOCK = "ippd.lock"
+TIME_TO_RETIRE = 86400.0  # seconds that requests have that were under way when a successor took over
 
 log = logging.getLogger(__name__)
 Bound = tuple[str, socket.socket]  # the listener's name and its socket
@@ -42,18 +46,23 @@ def serve(settings: Settings, reload_settings: Callable[[], Settings]) -> int:
 
     `reload_settings` reads the settings again, in each process. Raises SettingsError when something cannot be used.
     """
+    left = inherited()
     with ExitStack() as stack:
-        stack.enter_context(locked(Path(settings["data.directory"])))
+        if left:  # uploads are under way in the predecessor: nothing is swept
+            return Daemon(settings, reload_settings, left.bound, left.lock, left).run()
+        lock = stack.enter_context(locked(Path(settings["data.directory"])))
         _sweep(settings)
         bound = stack.enter_context(listening(settings))
-        return Daemon(settings, reload_settings, bound).run()
+        return Daemon(settings, reload_settings, bound, lock).run()
 
 
 class Daemon:
     """What the parent keeps, and what its children run."""
 
-    def __init__(self, settings: Settings, reload_settings: Callable[[], Settings], bound: list[Bound]) -> None:
-        self._settings, self._read_settings, self._bound = settings, reload_settings, bound
+    def __init__(
+        self, settings: Settings, reload_settings: Callable[[], Settings], bound: list[Bound], lock: int, left: Inheritance | None = None
+    ) -> None:
+        self._settings, self._read_settings, self._bound, self._lock, self._left = settings, reload_settings, bound, lock, left
         self._tls = make_context(*_pair(settings)) if settings["public.listen"] else None
 
     def run(self) -> int:
@@ -63,10 +72,12 @@ class Daemon:
         roles = [(f"ippd: serve {number}", self._serve) for number in range(1, count + 1)]
         roles.append(("ippd: schedule", self._schedule))
         if every := watchdog.seconds():
-            roles.append(("ippd: watch", functools.partial(watchdog.watch, self._bound, every, tell_manager, reopen=logs.reopen)))
+            roles.append(("ippd: watch", functools.partial(watchdog.watch, self._bound, every, reopen=logs.reopen)))
         parent = Parent(roles, self._settings["server.drain_timeout"])
         parent.on_ready, parent.on_stop = self._ready, self._stop
         parent.on_reload, parent.on_reopen = self._reload, logs.reopen
+        parent.on_no_successor = (Path(self._settings["data.directory"]) / REFUSED).touch
+        parent.on_succeed = lambda: parent.succeed(functools.partial(become_successor, self._lock, self._bound))
         gc.freeze()  # what is loaded by now stays shared with the children
         status = parent.run()
         log.info("stopped")
@@ -76,24 +87,27 @@ class Daemon:
         for name, sock in self._bound:
             log.info("%s listener: %s", name, _address(name, sock))
         log.info("process %d serves", os.getpid())
-        tell_manager("READY=1")
+        watchdog.tell("READY=1")
+        if self._left:
+            self._left.take_over()
+            self._left = None  # from now on this is a daemon like any other
 
     def _stop(self) -> None:
         log.info("stopping")
-        tell_manager("STOPPING=1")
+        watchdog.tell("STOPPING=1")
         for _, sock in self._bound:
             sock.close()
 
     def _reload(self) -> bool:
         """In the parent: try the new settings. Returns whether the children should take them; if not, all stays as it is."""
-        tell_manager(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        watchdog.tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             live, waiting = self._take()
         except SettingsError as error:
             log.error("nothing was reloaded: %s", error)
             return False
         finally:
-            tell_manager("READY=1")
+            watchdog.tell("READY=1")
         log.info("reloaded: %s", ", ".join(live) or "no setting has changed")
         if waiting:
             log.warning("these settings wait for a restart: %s", ", ".join(waiting))
@@ -111,6 +125,8 @@ class Daemon:
     def _serve(self, orders: Orders) -> None:
         """A serving process."""
         core = open_core(self._settings)
+        if self._left and (problems := core.ready()):
+            raise Unavailable("; ".join(problems))  # then the predecessor goes on
         apps = {name: make_app(FAMILIES, core, self._settings, name) for name in ("public", "local")}
         server = Server([self._listener(name, sock, apps[name]) for name, sock in self._bound],
                         Limits.of(self._settings), _log_access)  # fmt: skip
@@ -128,9 +144,12 @@ class Daemon:
                 logs.reopen()
             else:
                 server.call(reload)
+        if orders.retired:  # a successor takes what comes: what is under way has all the time it needs
+            server.limits = replace(server.limits, drain_timeout=TIME_TO_RETIRE)
         server.stop()
         thread.join()
-        core.close()
+        if server.drained:  # else some thread may still use it
+            core.close()
 
     def _listener(self, name: str, sock: socket.socket, app: Callable) -> Listener:
         if name == "local":
@@ -166,8 +185,11 @@ class Daemon:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the data folder for one daemon; its children hold it too. Raises SettingsError when another one does."""
+def locked(folder: Path) -> Iterator[int]:
+    """Hold the data folder for one daemon; its children hold it too. Raises SettingsError when another one does.
+
+    Yields the descriptor of the lock: whoever inherits it holds it as well.
+    """
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -177,7 +199,7 @@ def locked(folder: Path) -> Iterator[None]:
             raise SettingsError(f"data.directory: {folder} is in use by another ippd (process {other})") from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -217,14 +239,6 @@ def _sweep(settings: Settings) -> None:
         core.close()
     if pieces:
         log.warning("%d pieces of broken-off uploads were removed", pieces)
-
-
-def tell_manager(text: str) -> None:
-    """Tell systemd how the daemon fares, if it asked for that (sd_notify(3))."""
-    path = os.environ.get("NOTIFY_SOCKET")
-    if path:
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.sendto(text.encode(), "\0" + path[1:] if path.startswith("@") else path)
 
 
 def _pair(settings: Settings) -> tuple[str, str]:

@@ -12,8 +12,6 @@ from ippd.fields import WORD
 KINDS = ("string", "integer", "float", "select", "attachment")
 PUBLIC = {"appkey": "appKey", "label": "label", "description": "description", "fieldgroups": "fieldGroups"}
 HIDDEN = ("validator", "starter")  # programs of the server: nobody outside needs their paths
-BACKEND = ("executable", "params", "binopts", "defaults", "files", "container", "sgejobresources", "slurmjobresources")
-BACKEND += ("timelimit", "memory", "cpus", "gpus", "outputs", "restarts")
 ENGINE_WORDS = {"gridengine": "sgejobresources", "slurm": "slurmjobresources"}
 SGE_TIME = re.compile(r"[hs]_rt=(?:(\d+):(\d+):)?(\d+)\b")
 SGE_MEMORY = re.compile(r"(?:h_vmem|mem_free)=(\d+(?:\.\d+)?[KkMmGg]?)\b")

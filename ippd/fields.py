@@ -1,5 +1,6 @@
 """The fields of the nouns, declared once: what is asked for, what is allowed, and the sentence when it is not."""
 
+import ipaddress
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -144,6 +145,15 @@ def check(noun: type[Schema], data: Mapping[str, Any]) -> dict[str, Any]:
 def address(email: str) -> str:
     """The form in which an e-mail address is kept and compared: NFC, lower case, no blanks around it."""
     return unicodedata.normalize("NFC", email.strip()).lower()
+
+
+def network(address: str) -> str:
+    """What one client has of the network: an IPv4 address, or the whole /64 of an IPv6 one; any other text as it is."""
+    try:
+        found = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    return str(found.ipv4_mapped or ipaddress.IPv6Network((found, 64), strict=False))
 
 
 def whole_number(text: Any, what: str, least: int = 0, most: int = 2**53) -> int:

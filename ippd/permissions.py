@@ -61,6 +61,7 @@ _MANAGE = {
     "user.decide": ANY,
     "group.list": ANY,
     "group.manage": ANY,
+    "version.update": ANY,
 }
 _COMMAND = {
     "portal.import": ANY,

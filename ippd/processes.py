@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 from ippd.errors import IppdError
 
-STOP, RELOAD, REOPEN = signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1  # what a parent tells its children
-HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
+# What a parent tells its children. RETIRE is STOP without haste: a successor takes the new work.
+STOP, RELOAD, REOPEN, RETIRE = signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2
+HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
+TIME_TO_SUCCEED = 60.0  # seconds that a successor has to become ready
 PATIENCE = 5.0  # seconds that children have to end after the time in which they should
 STEADY = 30.0  # seconds that a child must live for its next death to count as the first
 LONGEST_PAUSE = 30.0  # seconds before a child that dies again and again is replaced
@@ -55,18 +57,20 @@ class Orders:
     """What a child hears from its parent: iterate over RELOAD and REOPEN; the end means: finish and return."""
 
     def __init__(self, ready: int) -> None:
-        self._ready, self._mail = ready, Mail()
+        self.news, self._mail = ready, Mail()
+        self.retired = False  # whether the end came as RETIRE
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent says when to stop
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     def ready(self) -> None:
         """Tell the parent that this child does its work."""
-        os.write(self._ready, b"!")
+        os.write(self.news, b"!")
 
     def __iter__(self) -> Iterator[int]:
         while True:
             heard = self._mail.wait(None)
-            if STOP in heard:
+            if heard & {STOP, RETIRE}:
+                self.retired = STOP not in heard
                 return
             yield from heard & {RELOAD, REOPEN}
 
@@ -83,6 +87,8 @@ class Child:
     started: float = 0.0
     due: float = 0.0  # when to start it again
     deaths: int = 0  # in a row
+    successor: bool = False  # takes the place of all others once it is ready
+    retired: bool = False  # finishes what it has; not to be replaced
 
     def died(self, now: float) -> float:
         """Note the end; returns the seconds to wait before the next start: none the first time."""
@@ -111,6 +117,21 @@ class Parent:
         self.on_stop: Callable[[], None] = lambda: None  # before the children are told
         self.on_reload: Callable[[], bool] = lambda: True  # returns whether to tell the children
         self.on_reopen: Callable[[], None] = lambda: None
+        self.on_succeed: Callable[[], None] = lambda: None  # somebody wants a successor
+        self.on_no_successor: Callable[[], None] = lambda: None  # it did not become ready
+
+    def succeed(self, run: Callable[[Orders], None]) -> None:
+        """Start a process that takes over from all others once it is ready; if that fails, all goes on as before.
+
+        One that has taken over already is told to find a successor of its own.
+        """
+        for child in self._children:
+            if child.successor:
+                if child.ready and child.pid:
+                    os.kill(child.pid, signal.SIGUSR2)
+                return
+        if self._stop_at is None and self._was_ready:
+            self._children.append(Child("ippd: successor", run, successor=True))
 
     def run(self) -> int:
         """Start the children and keep them running. Returns the exit status: 0 when stopped, 1 when they did not start."""
@@ -131,11 +152,14 @@ class Parent:
             self._stop()
         if signal.SIGHUP in heard and self._stop_at is None and self.on_reload():
             self._tell(RELOAD)
+        if signal.SIGUSR2 in heard:
+            self.on_succeed()
         if signal.SIGUSR1 in heard:
             self.on_reopen()
             self._tell(REOPEN)
         self._hear_news()
         self._bury()
+        self._watch_successor()
         if self._stop_at is not None and time.monotonic() >= self._stop_at:
             log.error("not all processes have ended in time: those left are killed")
             self._tell(signal.SIGKILL)
@@ -146,6 +170,7 @@ class Parent:
         if self._stop_at is not None:
             return self._stop_at - time.monotonic()
         due = [child.due for child in self._children if not child.pid]
+        due += [child.started + TIME_TO_SUCCEED for child in self._children if child.successor and not child.ready and child.pid]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _start(self, child: Child) -> None:
@@ -197,14 +222,34 @@ class Parent:
             self._was_ready = True
             self.on_ready()
 
+    def _watch_successor(self) -> None:
+        """Let the others retire once the successor is ready; end one that does not become ready."""
+        for child in self._children:
+            if not child.successor or not child.pid:
+                continue
+            if not child.ready and time.monotonic() >= child.started + TIME_TO_SUCCEED:
+                os.kill(child.pid, signal.SIGKILL)
+            for other in self._children if child.ready else ():
+                if other is not child and not other.retired:
+                    other.retired = True
+                    if other.pid:
+                        os.kill(other.pid, RETIRE)
+
     def _bury(self) -> None:
         """Take note of children that have ended."""
-        for child in self._children:
+        for child in list(self._children):
             pid, status = os.waitpid(child.pid, os.WNOHANG) if child.pid else (0, 0)
             if not pid:
                 continue
+            failed = child.successor and not child.ready
             pause = child.died(time.monotonic())
             if self._stop_at is not None:
+                continue
+            if child.retired or failed:
+                self._children.remove(child)
+                if failed:
+                    log.error("the successor (process %d) did not become ready: all goes on as before", pid)
+                    self.on_no_successor()
                 continue
             if not child.ready:
                 log.error("%s (process %d) did not start", child.name, pid)

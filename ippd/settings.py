@@ -45,6 +45,10 @@ class Settings(Mapping[str, Any]):
         """Where the value came from: `default`, `ippd.conf:12`, `IPPD_PUBLIC_LISTEN` or `--set`."""
         return self._given[name].source
 
+    def text(self, name: str) -> str:
+        """The value as somebody wrote it; those of secrets too: for other programs, never to be shown."""
+        return self._given[name].text
+
     def shown(self, name: str) -> str:
         """The value as somebody wrote it; that of a secret is `(hidden)`."""
         written = self._given[name].text

@@ -134,7 +134,12 @@ class Store:
     def tuples(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
         """Like `all`, as plain tuples: for long lists."""
         with self.read() if not self._inside() else _nothing():
-            return self._run(sql, values).fetchall()  # type: ignore[no-any-return]
+            # The driver's own tuples: SQLAlchemy's rows would take as long again, and nothing here needs them.
+            result = self._run(sql, values)
+            try:
+                return result.cursor.fetchall()  # type: ignore[no-any-return]
+            finally:
+                result.close()
 
     def one(self, sql: str, **values: Any) -> Row | None:
         """The first row of a query, or None."""

@@ -20,9 +20,15 @@ def seconds(environ: Mapping[str, str] = os.environ) -> float:
     return 0.0
 
 
-def watch(
-    bound: Iterable[tuple[str, socket.socket]], every: float, tell: Callable[[str], None], orders: Orders, reopen: Callable[[], None]
-) -> None:
+def tell(text: str) -> None:
+    """Tell systemd how the daemon fares, if it asked for that (sd_notify(3))."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if path:
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(text.encode(), "\0" + path[1:] if path.startswith("@") else path)
+
+
+def watch(bound: Iterable[tuple[str, socket.socket]], every: float, orders: Orders, reopen: Callable[[], None]) -> None:
     """A process that asks each listener as a client would, every so many seconds, and says `WATCHDOG=1` when all have answered.
 
     Silence, from a listener or from this process, makes systemd end the daemon and start it again.

@@ -12,8 +12,9 @@ from ippd.server import Limits, Listener, Server, bind_tcp, bind_unix
 from ippd.server.tls import make_context
 
 LIMITS = {
-    "threads": 4, "slow_threads": 8, "connections": 500, "connections_per_address": 400, "handshake_timeout": 5.0, "head_timeout": 5.0,
-    "head_bytes": 32768, "body_rate": 1024, "body_grace": 5.0, "keepalive_timeout": 5.0, "drain_timeout": 5.0,
+    "threads": 4, "slow_threads": 8, "slow_threads_per_address": 8, "connections": 500, "connections_per_address": 400,
+    "handshake_timeout": 5.0, "head_timeout": 5.0, "head_bytes": 32768, "body_rate": 1024, "body_grace": 5.0,
+    "keepalive_timeout": 5.0, "drain_timeout": 5.0,
 }  # fmt: skip
 
 
@@ -44,12 +45,8 @@ class Served:
             Limits(**(LIMITS | limits)),
             self.log.append,
         )
-        self.thread = threading.Thread(target=self._run, name="server")
-        self.ended_well = None
+        self.thread = threading.Thread(target=self.server.run, name="server")
         self.thread.start()
-
-    def _run(self):
-        self.ended_well = self.server.run()
 
     def stop(self):
         self.server.stop()

@@ -178,11 +178,21 @@ def test_hup_takes_the_new_certificate_and_settings_and_drops_no_connection(shar
         shared.config.write_text("[public]\norigins = https://only.example\nlisten = 127.0.0.1:1\n")
         shared.signal(signal.SIGHUP)
         assert wait_for(lambda: "reloaded: public.origins" in shared.log)
-        assert wait_for(lambda: shared.certificate() != before and shared.certificate() != before)
-        connection.sendall(get("/version", "Origin: https://only.example"))
-        reply = reader.answer()
-        assert (reply.status, reply.headers["access-control-allow-origin"]) == (200, "https://only.example")
+
+        def new_origins():
+            connection.sendall(get("/version", "Origin: https://only.example"))
+            reply = reader.answer()
+            return (reply.status, reply.headers["access-control-allow-origin"]) == (200, "https://only.example")
+
+        assert wait_for(new_origins)
+        assert wait_for(lambda: all(shared.certificate() != before for _ in range(10)))
         assert connection.getpeercert(True) == before
+    after = shared.certificate()
+    victims = [pid for pid, name in shared.children.items() if "serve" in name]
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    assert wait_for(lambda: len(shared.children) == 3 and not shared.children.keys() & set(victims), 10)
+    assert shared.certificate() == after  # what comes later has it too
 
 
 def test_hup_with_bad_settings_or_a_bad_certificate_changes_nothing(shared):

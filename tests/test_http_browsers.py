@@ -4,7 +4,7 @@ import pytest
 
 from ippd.http import Family, check_csrf, csrf_token, json_answer
 from ippd.http.browsers import transport_security
-from ippd.permissions import ANONYMOUS
+from ippd.permissions import ANONYMOUS, SYSTEM
 
 
 def forms():
@@ -59,6 +59,26 @@ def test_a_page_of_another_site_changes_nothing_on_the_local_listener(portal, he
     for method, path in changing:
         reply = portal.local.request(method, path, headers=headers)
         assert (reply.status, reply.json) == (403, {"error": "a page of another site may not do this"}), path
+
+
+@pytest.mark.parametrize("headers", FOREIGN, ids=str)
+def test_a_page_of_another_site_reads_no_experiment_on_the_local_listener(portal, headers):
+    token = portal.user()
+    id = portal.public.post("/experiments/new", [("token", token), ("app", "echo")], files=[("scan", "patient.nii", b"data")]).json["id"]
+    for path in (f"/experiments/{id}", f"/api/experiments/{id}/file?path=patient.nii", f"/experiments/{id}/log", f"/experiments/{id}/files"):
+        reply = portal.local.get(path, headers=headers)
+        assert reply.status in (401, 403) and b"data" not in reply.body, path
+    assert portal.local.get(f"/experiments/{id}/file", path="patient.nii").body == b"data"  # a job script may
+    assert portal.local.get(f"/experiments/{id}", token=token, headers=headers).status == 200  # and so may who has a token
+
+
+def test_only_a_script_acknowledges_a_claim(portal, clock):
+    portal.public.post("/experiments/new", token=portal.user(), app="echo")
+    assert len(portal.local.get("/experiments/queue").json) == 1
+    assert portal.local.request("HEAD", "/experiments/1/files").status == 405
+    assert portal.local.get("/experiments/1/files", headers={"Sec-Fetch-Site": "cross-site"}).status == 403
+    clock.forward(minutes=11)
+    assert portal.core.queue.requeue_unacknowledged(SYSTEM) == 1
 
 
 def test_the_own_pages_and_programs_change_what_they_may(portal):

@@ -2,10 +2,12 @@
 
 import itertools
 import os
+import time
 
 import pytest
 
 from client import BOUNDARY, form
+from serving import PASSWORD
 from test_http_portal_experiments import listed
 
 MB = 1 << 20
@@ -147,3 +149,19 @@ def test_a_poll_during_an_upload_neither_loses_nor_shows_it(portal):
         connection.sendall(whole[3 * MB :])
         assert b" 200 " in connection.recv(65536).splitlines()[0]
     assert len(portal.local.get("/experiments/queue").json) == 1
+
+
+@pytest.mark.parametrize(("path", "kind", "body"), [
+    ("/users/auth", "application/x-www-form-urlencoded", b"email="),
+    ("/experiments/new", f"multipart/form-data; boundary={BOUNDARY}", b"--"),
+])  # fmt: skip
+def test_a_form_that_comes_slowly_keeps_nobody_else_from_theirs(portal, path, kind, body):
+    token = portal.user()
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: 900000\r\n\r\n".encode()
+    with portal.public.socket() as connection:
+        connection.sendall(head + body)
+        time.sleep(0.2)  # the daemon waits for the rest now
+        begin = time.monotonic()
+        assert portal.public.post("/users/auth", email="ada@example.org", password=PASSWORD).json["token"]
+        assert portal.public.post("/experiments/new", [("token", token), ("app", "echo")], files=[("scan", "a.nii", b"x")]).status == 200
+        assert time.monotonic() - begin < 3

@@ -180,15 +180,26 @@ def test_a_missing_tool_is_told(job, tmp_path, tool):
     assert done.stderr == f"job.sh: the program {tool} is needed; the package of that name has it\n"
 
 
-def test_one_that_ended_meanwhile_is_left_alone(portal, ada, apps, job):
-    first = portal.core.experiments.submit(ada, echo())["id"]
-    second = portal.core.experiments.submit(ada, echo())["id"]
-    url = f"http://127.0.0.1:{portal.local.port}"
-    apps("echo", f"#!/bin/sh\necho 1 >results/one\ncurl -s -X DELETE {url}/experiments/{second}/delete\n")
-    done = job()
-    assert portal.core.experiments.get(ada, first)["status"] == "completed"
-    assert f"experiment {second}: started" not in done.stdout
+def test_one_that_ended_between_poll_and_start_is_left_alone(portal, ada, apps, job, tmp_path):
+    number = portal.core.experiments.submit(ada, echo())["id"]
+    tools, url = tools_without(tmp_path / "bin", "curl"), f"http://127.0.0.1:{portal.local.port}/experiments/{number}"
+    curl = tmp_path / "bin" / "curl"
+    curl.write_text(f'#!/bin/sh\ncase "$*" in */running) /usr/bin/curl -s -d exit_code=9 {url}/failed >&2 ;; esac\nexec /usr/bin/curl "$@"\n')
+    curl.chmod(0o755)
+    done = job(PATH=tools)
+    assert f"job.sh: experiment {number}: not ours any more\n" in done.stdout
+    assert portal.core.experiments.get(ada, number)["exit_code"] == 9
     assert done.returncode == 0
+
+
+def test_it_takes_one_experiment_at_a_time(portal, ada, apps, job):
+    """Another script that runs beside it gets the next one."""
+    url = f"http://127.0.0.1:{portal.local.port}"
+    apps("echo", f"#!/bin/sh\ncurl -s {url}/experiments/queue | jq length >results/others\n")
+    first, second = (portal.core.experiments.submit(ada, echo())["id"] for _ in range(2))
+    assert job().returncode == 0
+    assert result(portal.core, ada, first, "others") == b"1\n"
+    assert portal.core.experiments.get(ada, second)["status"] == "queued"
 
 
 def test_a_daemon_that_is_away_is_told(job, portal):
@@ -220,15 +231,31 @@ def test_it_polls_until_it_is_told_to_end_and_finishes_what_it_has(portal, ada, 
     assert portal.core.experiments.get(ada, number)["status"] == "completed"
 
 
-def test_the_demo_fails_with_a_reason_when_something_is_not_as_it_should_be(tmp_path):
+def demo(tmp_path, path):
+    """Run the demo with this PATH; what it leaves in the temporary folder is an error."""
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    given = os.environ | {"PATH": tools_without(tmp_path / "bin", "jq"), "TMPDIR": str(scratch)}
+    given = os.environ | {"PATH": path, "TMPDIR": str(scratch)}
     done = subprocess.run([sys.executable, EXAMPLES / "demo"], env=given, capture_output=True, text=True, timeout=120)
+    assert list(scratch.iterdir()) == []
+    return done
+
+
+def test_the_demo_fails_with_a_reason_when_something_is_not_as_it_should_be(tmp_path):
+    """Here curl, which is not one: the job script cannot reach the daemon."""
+    path = tools_without(tmp_path / "bin", "curl")
+    (tmp_path / "bin" / "curl").write_text("#!/bin/sh\nexit 7\n")
+    (tmp_path / "bin" / "curl").chmod(0o755)
+    done = demo(tmp_path, path)
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1] == "demo: failed: the job script ended with status 1"
     assert "the end of the daemon's log:" in done.stderr
-    assert list(scratch.iterdir()) == []
+
+
+def test_the_demo_says_which_tool_is_missing(tmp_path):
+    done = demo(tmp_path, tools_without(tmp_path / "bin", "curl", "jq"))
+    assert done.returncode == 1
+    assert done.stdout == "demo: failed: the job script needs curl and jq; the package of that name has it\n"
 
 
 def test_the_definition_of_the_demo_is_in_the_form_of_the_portal():

@@ -8,6 +8,8 @@ from contextlib import suppress
 
 import pytest
 
+from ippd.fields import network
+from ippd.server import loop
 from serverkit import Reader, Served, answer, closed, get, post, read_answer, wait_for
 
 MEGABYTE = bytes(1 << 20)
@@ -110,6 +112,20 @@ def test_an_idle_connection_is_closed_after_the_keep_alive_time(serve):
         assert 0.3 < time.monotonic() - begin < 3
 
 
+def test_empty_lines_do_not_keep_a_connection_open(serve):
+    served = serve(head_timeout=0.5)
+    with served.plain() as connection:
+        begin = time.monotonic()
+        connection.settimeout(0.1)
+        with suppress(OSError):
+            while time.monotonic() - begin < 5:
+                connection.sendall(b"\r\n")
+                with suppress(TimeoutError):
+                    assert connection.recv(100) == b""
+                    break
+        assert time.monotonic() - begin < 3
+
+
 def test_plain_http_on_the_tls_port_is_told_so_in_plain_http(serve):
     served = serve()
     for data in (get(), post("/", b"x" * 100)):
@@ -125,7 +141,8 @@ def test_noise_instead_of_tls_is_closed(serve):
     for data in (b"\0" * 100, b"SSH-2.0-x\r\n", os.urandom(3000), b"\x16\x03\x01\xff\xff" + b"x" * 100):
         with served.raw_tls() as connection:
             connection.sendall(data)
-            connection.shutdown(socket.SHUT_WR)
+            with suppress(OSError):  # the server may have closed already
+                connection.shutdown(socket.SHUT_WR)
             assert closed(connection)
     assert served.get().status == 200
 
@@ -146,6 +163,29 @@ def test_connections_of_one_address_are_capped_and_local_ones_are_not(serve):
         connection.close()
 
 
+def test_a_local_account_cannot_take_the_places_of_all_others(serve, monkeypatch):
+    served = serve(connections=8)
+    monkeypatch.setattr(loop, "peer_uid", lambda sock: 4_000_000)
+    held = [served.plain() for _ in range(2)]
+    for connection in held:
+        connection.sendall(b"G")
+    with served.plain() as further:
+        assert closed(further)
+    monkeypatch.setattr(loop, "peer_uid", lambda sock: 4_000_001)
+    assert served.get(tls=False).status == 200
+    assert served.get().status == 200
+    for connection in held:
+        connection.close()
+
+
+def test_an_address_of_ipv6_is_counted_with_its_network():
+    assert network("192.0.2.7") == "192.0.2.7"
+    assert network("2001:db8:1:2:3::4") == network("2001:db8:1:2:ffff::1") == "2001:db8:1:2::/64"
+    assert network("2001:db8:1:3::1") != network("2001:db8:1:2::1")
+    assert network("::ffff:192.0.2.7") == "192.0.2.7"
+    assert network("fe80::1%eth0") == "fe80::/64"
+
+
 def answers(served):
     try:
         return served.get().status == 200
@@ -161,10 +201,11 @@ def test_an_idle_connection_makes_place_for_a_new_one_and_a_busy_one_does_not(se
         assert read_answer(connection).status == 200
     assert served.get().status == 200
     assert closed(idle[0], 1)
-    begun = [served.plain() for _ in range(3)]
-    for connection in begun:
-        connection.sendall(b"GET / HTTP/1.1\r\n")
-        time.sleep(0.02)
+    begun = []
+    for number in range(3):
+        begun.append(served.plain())
+        begun[-1].sendall(b"GET / HTTP/1.1\r\n")
+        assert wait_for(lambda number=number: sum(bool(one.buffer) for one in list(served.server._connections.values())) > number)
     with served.plain() as further:
         assert closed(further)
     for connection in begun:

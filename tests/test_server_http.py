@@ -1,6 +1,7 @@
 """The server speaks HTTP/1.1 and 1.0 as the RFCs want, with real sockets and TLS."""
 
 import threading
+import time
 
 import pytest
 
@@ -94,7 +95,7 @@ def test_http_1_0_closes_unless_asked_to_keep_alive(served):
         connection.sendall(get("/a", "Connection: Keep-Alive", version="1.0") + get("/b", version="1.0"))
         reader = Reader(connection)
         first, second = reader.answer(), reader.answer()
-        assert first.headers["connection"].lower() == "keep-alive"
+        assert (first.headers["connection"].lower(), first.headers["keep-alive"]) == ("keep-alive", "timeout=5")
         assert second.headers["connection"] == "close"
         assert closed(connection)
 
@@ -210,3 +211,9 @@ def test_targets_of_all_allowed_forms(served):
 
 def test_empty_lines_before_a_request_are_skipped(served):
     assert served.ask(b"\r\n\r\n" + get("/x")).json == "/x"
+    with served.plain() as connection:
+        reader = Reader(connection)
+        for data in (b"\r", b"\n", b"\r", b"\n" + get("/x")):
+            connection.sendall(data)
+            time.sleep(0.02)
+        assert reader.answer().json == "/x"

@@ -4,11 +4,11 @@ import os
 import select
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from ippd.server import bind_tcp
-from ippd.server.peers import _from_tables, peer_uid
+from ippd.server import bind_tcp, peers
 from serverkit import Served, answer, get, read_answer, wait_for
 
 NOBODY = 65534
@@ -17,6 +17,17 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 
 def app(environ, start_response):
     return answer(start_response, [environ["ippd.peer_uid"], environ["REMOTE_ADDR"]])
+
+
+@pytest.fixture(params=["netlink", "tables"])
+def peer_uid(request, monkeypatch):
+    """The function, with each of its two ways to ask the kernel."""
+    if request.param == "tables":
+        monkeypatch.setattr(peers, "NETLINK_SOCK_DIAG", 31)  # a kernel without it
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+            assert peers._asked(client.getsockname(), server.getsockname()), "this kernel has no sock_diag"
+    return peers.peer_uid
 
 
 @pytest.fixture
@@ -37,35 +48,38 @@ def as_nobody(*words):
     return subprocess.Popen(words, user=NOBODY, group=NOBODY, extra_groups=[], stdout=subprocess.PIPE, text=True, cwd="/")
 
 
-def test_the_own_account_is_found_over_ipv4_and_ipv6(listening):
+def test_the_own_account_is_found_over_ipv4_and_ipv6(listening, peer_uid):
     for listener in listening:
         with socket.create_connection(listener.getsockname()[:2]), accepted(listener) as ours:
             assert peer_uid(ours) == os.geteuid()
 
 
-def test_an_ipv6_socket_that_speaks_ipv4_is_found(listening):
+def test_an_ipv6_socket_that_speaks_ipv4_is_found(listening, peer_uid):
     with socket.socket(socket.AF_INET6) as client:
         client.connect(("::ffff:127.0.0.1", listening[0].getsockname()[1]))
         with accepted(listening[0]) as ours:
             assert peer_uid(ours) == os.geteuid()
 
 
-def test_a_client_that_has_closed_is_nobody_although_its_row_says_root(listening):
+def test_a_client_that_has_closed_is_nobody_although_its_row_says_root(listening, peer_uid):
     for listener in listening:
         client = socket.create_connection(listener.getsockname()[:2])
         client.sendall(get())
         theirs = client.getsockname()
         client.close()
         with accepted(listener) as ours:
-            name = "/proc/self/net/tcp6" if ours.family == socket.AF_INET6 else "/proc/self/net/tcp"
-            with open(name) as file:
-                rows = [line.split() for line in file]
-            assert [(row[7], row[9]) for row in rows if row[1].endswith(f":{theirs[1]:04X}")] == [("0", "0")]
+            ports = [f"{theirs[1]:04X}", f"{ours.getsockname()[1]:04X}"]
+
+            def row_says_root(ports=ports):
+                rows = [line.split() for table in peers.TABLES for line in Path(table).read_text().splitlines()]
+                return ["0", "0"] in [row[7:10:2] for row in rows if [row[1][-4:], row[2][-4:]] == ports]
+
+            assert wait_for(row_says_root)
             assert peer_uid(ours) is None
 
 
 @needs_root
-def test_another_account_is_not_root_whether_or_not_it_closes_first(listening):
+def test_another_account_is_not_root_whether_or_not_it_closes_first(listening, peer_uid):
     for listener in listening:
         host, port = listener.getsockname()[:2]
         script = f"exec 3<>/dev/tcp/{host}/{port}; printf 'GET / HTTP/1.1\\r\\n\\r\\n' >&3"
@@ -81,12 +95,18 @@ def test_another_account_is_not_root_whether_or_not_it_closes_first(listening):
             assert staying.wait(10) == 0
 
 
-def test_a_connection_the_other_way_round_is_not_taken_for_the_client(listening):
-    with socket.create_connection(listening[0].getsockname()) as client, accepted(listening[0]) as ours:
+def test_another_pair_of_ports_is_nobody(listening, peer_uid):
+    with socket.create_connection(listening[0].getsockname()), accepted(listening[0]) as ours:
+        assert peer_uid(ours) == os.geteuid()
         theirs, own = ours.getpeername(), ours.getsockname()
-        assert _from_tables(theirs, own) == os.geteuid()
-        assert _from_tables((theirs[0], 1), own) is None
-        assert client.getsockname() == theirs
+        for one, other in (((theirs[0], 1), own), (theirs, (own[0], 1)), (("127.0.0.2", theirs[1]), own)):
+            assert peers._trusted(peers._asked(one, other) or peers._in_tables(one, other)) is None
+
+
+def test_a_listening_socket_at_the_port_of_a_client_that_has_gone_is_not_the_client():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        assert peers._trusted(peers._asked(address, ("127.0.0.1", 1))) is None
 
 
 @pytest.fixture(scope="module")

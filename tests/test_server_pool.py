@@ -89,13 +89,13 @@ def test_too_many_slow_ones_are_503_and_short_ones_are_not(served, gate):
     assert served.get("/slow").status == 200
 
 
-def request_threads():
-    return [thread for thread in threading.enumerate() if thread.name == "request"]
+def request_threads(known=frozenset()):
+    return {thread for thread in threading.enumerate() if thread.name == "request"} - known
 
 
 def test_surplus_threads_are_used_again_and_end_when_nobody_needs_them(monkeypatch):
     monkeypatch.setattr(pool_module, "SPARE_TIME", 0.2)
-    before, gate, done = len(request_threads()), threading.Event(), []
+    before, gate, done = request_threads(), threading.Event(), []
     pool = None
 
     def handle(job):
@@ -103,23 +103,23 @@ def test_surplus_threads_are_used_again_and_end_when_nobody_needs_them(monkeypat
             gate.wait(10)
         done.append(job)
 
-    pool = Pool(handle, 2, 6)
+    pool = Pool(handle, 2, 6, 6)
     pool.start()
     for job in range(6):
         pool.submit(job)
-    assert wait_for(lambda: len(request_threads()) - before == 8)
+    assert wait_for(lambda: len(request_threads(before)) == 8)
     gate.set()
     assert wait_for(lambda: len(done) == 6)
-    assert wait_for(lambda: len(request_threads()) - before == 2)
+    assert wait_for(lambda: len(request_threads(before)) == 2)
     for job in range(50):
         pool.submit(job)
     assert wait_for(lambda: len(done) == 56)
     pool.stop()
-    assert wait_for(lambda: len(request_threads()) == before)
+    assert wait_for(lambda: not request_threads(before))
 
 
 def test_a_pool_gives_no_slow_place_beyond_its_limit_and_gives_places_back():
-    pool = Pool(lambda job: None, 1, 1)
+    pool = Pool(lambda job: None, 1, 1, 1)
     pool.start()
     first, second = Slow(pool), Slow(pool)
     with first, pytest.raises(Unavailable), second:
@@ -129,9 +129,22 @@ def test_a_pool_gives_no_slow_place_beyond_its_limit_and_gives_places_back():
     pool.stop()
 
 
+def test_one_address_cannot_take_all_slow_places():
+    pool = Pool(lambda job: None, 1, 4, 2)
+    pool.start()
+    with Slow(pool, "192.0.2.1"), Slow(pool, "192.0.2.1"):
+        with pytest.raises(Unavailable), Slow(pool, "192.0.2.1"):
+            pass
+        with Slow(pool, "192.0.2.2"), Slow(pool):
+            pass
+    with Slow(pool, "192.0.2.1"):
+        pass
+    pool.stop()
+
+
 def test_a_job_that_fails_costs_no_thread():
     done = []
-    pool = Pool(lambda job: done.append(1 // job), 1, 1)
+    pool = Pool(lambda job: done.append(1 // job), 1, 1, 1)
     pool.start()
     for job in (0, 0, 0, 1):
         pool.submit(job)

@@ -19,14 +19,14 @@ from pathlib import Path
 
 import nibabel
 from daemon import IPPD, Daemon
+from engine import ENGINES, Engine
 from inbox import Inbox
-from nibabel.testing import data_path
 from portal import Failure
 
 HERE = Path(__file__).resolve().parent
 JOB_SCRIPT = HERE.parent / "job.sh"
 KEPT = HERE.parents[1] / "build" / "demo"
-SCAN = Path(data_path) / "example4d.nii.gz"
+SCAN = Path(nibabel.__file__).parent / "tests" / "data" / "example4d.nii.gz"
 OWNER, ADMINISTRATOR = "ada@demo.example", "admin@demo.example"
 RESULTS = ["mean.nii.gz", "slice.png", "stats.json"]
 BEGIN = time.monotonic()
@@ -46,8 +46,8 @@ def expect(condition, otherwise):
 class Demo:
     """The four steps, on a running daemon."""
 
-    def __init__(self, daemon, portal, inbox):
-        self.daemon, self.portal, self.inbox = daemon, portal, inbox
+    def __init__(self, daemon, portal, inbox, engine=None):
+        self.daemon, self.portal, self.inbox, self.engine = daemon, portal, inbox, engine
         self.password = secrets.token_urlsafe(12)
 
     def mail(self, address, *words):
@@ -103,6 +103,23 @@ class Demo:
         expect(sorted(uploaded) == RESULTS, f"the job script uploaded {sorted(uploaded)}")
         return uploaded
 
+    def run_worker(self, token, number):
+        """Step 3 with an engine: `ippd worker` until the experiment has ended; returns {file: sha256} of the results it had."""
+        say(f"3. ippd worker --engine {self.engine.name}")
+        with self.daemon.worker(self.engine):
+            end = time.monotonic() + 120
+            while True:
+                experiment = self.portal.get(f"/api/experiments/{number}", token=token).json()
+                if experiment["status"] in ("completed", "failed") or time.monotonic() > end:
+                    break
+                time.sleep(0.2)
+        used = experiment.get("usage") or {}
+        said = f"job {used.get('job')} on {used.get('node')}, {used.get('cpu_seconds')} s of CPU, {(used.get('peak_bytes') or 0) >> 20} MB"
+        say(f"   experiment {number} is {experiment['status']}: {said}")
+        expect(experiment["status"] == "completed", f"experiment {number} is {experiment['status']}: {experiment['message']}")
+        replies = {name: self.portal.get(f"/api/experiments/{number}/file", token=token, path=name) for name in experiment["outputs"]}
+        return {name: reply.headers["etag"].strip('"') for name, reply in replies.items()}
+
     def download(self, token, number, uploaded):
         """Step 4: the owner is told, sees the experiment as completed and downloads the results; returns {file: bytes}."""
         self.mail(OWNER, f"Experiment {number}", "completed")
@@ -136,7 +153,7 @@ class Demo:
         """All four steps; returns the file to look at, which stays."""
         self.sign_up()
         token, number = self.submit()
-        results = self.download(token, number, self.run_job())
+        results = self.download(token, number, self.run_worker(token, number) if self.engine else self.run_job())
         self.check(results)
         KEPT.mkdir(parents=True, exist_ok=True)
         for name, content in results.items():
@@ -162,17 +179,23 @@ def main():
     """Run the demo; returns the exit status."""
     parser = argparse.ArgumentParser(prog="./build.sh demo", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave the daemon running until Ctrl-C and print where it is")
+    parser.add_argument("--engine", choices=ENGINES, help="run it by ippd worker in this engine (slurm, gridengine: as root)")
     given = parser.parse_args()
+    missing = [tool for tool in ("curl", "jq") if not shutil.which(tool)]
+    if missing:
+        print(f"demo: failed: the job script needs {' and '.join(missing)}; the package of that name has it")
+        return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what follows is cleaned up
     folder = Path(tempfile.mkdtemp(prefix="ippd-demo-"))
     inbox = Inbox(lambda line: say(f"   {line}"))
+    engine = Engine(given.engine, folder) if given.engine else None
     daemon = Daemon(
         folder, mail__host="127.0.0.1", mail__port=inbox.port, mail__from="ippd@demo.example",
-        notify__admin_email=ADMINISTRATOR, notify__interval="1s",
+        notify__admin_email=ADMINISTRATOR, notify__interval="1s", **(engine.settings if engine else {}),
     )
     try:
         say(f"start the daemon in {folder}")
-        demo = Demo(daemon, daemon.start(), inbox)
+        demo = Demo(daemon, daemon.start(), inbox, engine)
         say(f"   {daemon.public} (TLS) and {daemon.local} answer")
         result = demo.run()
         last = f"demo: completed in {time.monotonic() - BEGIN:.0f} s: {os.path.relpath(result)}"
@@ -193,6 +216,8 @@ def main():
         return 1
     finally:
         daemon.stop()
+        if engine:
+            engine.stop()
         inbox.close()
         shutil.rmtree(folder, ignore_errors=True)
 

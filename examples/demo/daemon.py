@@ -1,5 +1,6 @@
 """Starts and stops `ippd serve` in a folder of its own."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -36,6 +37,7 @@ class Daemon:
             "public__listen": f"127.0.0.1:{self.public_port}",
             "public__url": self.public,
             "local__listen": f"127.0.0.1:{self.local_port}",
+            "worker__url": self.local,
         } | settings
         lines = []
         for name, value in given.items():
@@ -79,6 +81,19 @@ class Daemon:
         if done.returncode != 0:
             raise Failure(f"ippd {' '.join(words)} ended with status {done.returncode}: {done.stderr.strip()}")
         return done.stdout.strip()
+
+    @contextlib.contextmanager
+    def worker(self, engine):
+        """While inside, a worker runs beside it."""
+        words = [IPPD, "-c", self.config, "worker", "--engine", engine.name]
+        given = self._environment | engine.environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=given)
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(30)
 
     def stop(self, seconds=45):
         """Ask it to end; returns its exit status, or None if it had to be killed (or was never started)."""

@@ -1,15 +1,13 @@
 """The portal's dialect: what its browser frontend, its job scripts and its operators' wrappers speak (docs/portal.md)."""
 
-import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ippd import VERSION
 from ippd.domain.submission import Part
 from ippd.errors import Invalid, IppdError
 from ippd.fields import whole_number
-from ippd.http import Answer, Family, Request, account, file_answer, json_answer, zip_answer
+from ippd.http import Answer, Family, Request, account, file_answer, from_another_site, json_answer, zip_answer
 from ippd.permissions import Actor
 
 # The facts of an experiment: the portal's word and the core's.
@@ -34,7 +32,8 @@ def authenticate(request: Request) -> Actor:
     token = request.bearer or request.query.get("token") or request.early_field("token")
     if token:
         return request.core.sessions.actor(token, request.address)
-    return local if request.listener == "local" else anonymous(request)
+    # Pages of other sites may read what a public route answers: there they are nobody, whoever has them open in a browser.
+    return anonymous(request) if request.listener == "public" or from_another_site(request) else local
 
 
 def anonymous(request: Request) -> Actor:
@@ -85,15 +84,6 @@ def submission(parts: Iterable[Part]) -> Iterator[Part]:
 def ticked(text: str) -> bool:
     """Whether a box of a form is ticked."""
     return text.strip().lower() in ("1", "true", "on", "yes")
-
-
-def json_text(text: str | None, name: str) -> dict[str, Any] | None:
-    """A JSON object in a field of a form, None for anything else. Raises Invalid when it is no JSON."""
-    try:
-        value = json.loads(text) if text else None
-    except ValueError:
-        raise Invalid(fields={name: ["this must be a JSON object"]}) from None
-    return value if isinstance(value, dict) else None
 
 
 def new_password(form: dict[str, str]) -> str:
@@ -231,8 +221,8 @@ def file(request: Request, id: int) -> Answer:
     return file_answer(request, request.core.files.open(request.actor, id, request.query.get("path", "")))
 
 
-# GET /experiments/{id}/files -> a zip of the inputs.
-@portal.get("/experiments/{id}/files", local=True)
+# GET /experiments/{id}/files -> a zip of the inputs. It acknowledges a claim, so HEAD and pages of other sites may not.
+@portal.get("/experiments/{id}/files", local=True, changes=True)
 def inputs(request: Request, id: int) -> Answer:
     return zip_answer(f"{id}.zip", request.core.files.inputs(request.actor, id))
 
@@ -241,30 +231,6 @@ def inputs(request: Request, id: int) -> Answer:
 @portal.post("/experiments/{id}/results", local=True)
 def results(request: Request, id: int) -> bool:
     request.core.files.add_results(request.actor, id, request.parts(), request.length)
-    return True
-
-
-# POST /experiments/{id}/running: optional claim (of a worker) -> true.
-@portal.post("/experiments/{id}/running", local=True)
-def running(request: Request, id: int) -> bool:
-    request.core.queue.running(request.actor, id, request.early_field("claim"))
-    return True
-
-
-# POST /experiments/{id}/heartbeat -> true.
-@portal.post("/experiments/{id}/heartbeat", local=True)
-def heartbeat(request: Request, id: int) -> bool:
-    request.core.queue.heartbeat(request.actor, id)
-    return True
-
-
-# POST /experiments/{id}/failed: optional exit_code, message; of a worker: claim, usage (JSON) -> true.
-@portal.post("/experiments/{id}/failed", local=True)
-def failed(request: Request, id: int) -> bool:
-    form = request.form
-    request.core.experiments.fail(
-        request.actor, id, form.get("exit_code"), form.get("message"), form.get("claim"), json_text(form.get("usage"), "usage")
-    )
     return True
 
 
@@ -294,7 +260,27 @@ def notify(request: Request) -> bool:
     return True
 
 
-# GET /version -> {"version": str}.
+# GET /version -> {"version": str, "frontend": str or null}.
 @portal.get("/version")
-def version(request: Request) -> dict[str, str]:
-    return {"version": VERSION}
+def version(request: Request) -> dict[str, str | None]:
+    return request.core.updates.versions()
+
+
+# POST /version/update: checkout -> {"version": str}: a signed release that lies in update.directory runs now.
+@portal.post("/version/update", local=True)
+def update(request: Request) -> dict[str, str]:
+    return {"version": _update(request, request.core.updates.program)}
+
+
+# POST /fe-version/update: checkout -> {"frontend": str}.
+@portal.post("/fe-version/update", local=True)
+def update_frontend(request: Request) -> dict[str, str]:
+    return {"frontend": _update(request, request.core.updates.frontend)}
+
+
+def _update(request: Request, take: Callable[[Actor, str], str]) -> str:
+    wanted = request.form.get("checkout", "")
+    if "/" in wanted or not wanted:
+        raise Invalid(fields={"checkout": ["this must be a version"]})
+    with request.slow():  # a trial and a handover take seconds
+        return take(request.actor, wanted)

@@ -1,5 +1,6 @@
 """The portal's dialect for apps and workers: definitions, claims with a lease, live output, holding and running again (docs/worker.md)."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -21,6 +22,15 @@ GONE = 30.0  # seconds that a cancel may wait for its job to be gone
 ITEM = ("id", "uuid", "user", "host", "app", "claim", "params", "files", "inputs", "backend", "time_limit", "restarts")
 
 jobs = Family("jobs", ("", "/api"), authenticate, render_error)
+
+
+def json_text(text: str | None, name: str) -> dict[str, Any] | None:
+    """A JSON object in a field of a form, None for anything else. Raises Invalid when it is no JSON."""
+    try:
+        value = json.loads(text) if text else None
+    except ValueError:
+        raise Invalid(fields={name: ["this must be a JSON object"]}) from None
+    return value if isinstance(value, dict) else None
 
 
 def text_list(request: Request, name: str) -> list[str]:
@@ -72,6 +82,30 @@ def heartbeats(request: Request) -> dict[str, Any]:
         raise Invalid(fields={"claims": ["this must be an object"]})
     held = {whole_number(id, "claims"): str(word) for id, word in claims.items()}
     return {"answers": {str(id): answer for id, answer in request.core.leases.heartbeat(request.actor, held).items()}}
+
+
+# POST /experiments/{id}/running: optional claim (of a worker) -> true.
+@jobs.post("/experiments/{id}/running", local=True)
+def running(request: Request, id: int) -> bool:
+    request.core.queue.running(request.actor, id, request.early_field("claim"))
+    return True
+
+
+# POST /experiments/{id}/heartbeat -> true.
+@jobs.post("/experiments/{id}/heartbeat", local=True)
+def heartbeat(request: Request, id: int) -> bool:
+    request.core.queue.heartbeat(request.actor, id)
+    return True
+
+
+# POST /experiments/{id}/failed: optional exit_code, message; of a worker: claim, usage (JSON) -> true.
+@jobs.post("/experiments/{id}/failed", local=True)
+def failed(request: Request, id: int) -> bool:
+    form = request.form
+    request.core.experiments.fail(
+        request.actor, id, form.get("exit_code"), form.get("message"), form.get("claim"), json_text(form.get("usage"), "usage")
+    )
+    return True
 
 
 # POST /experiments/{id}/returned: claim, message -> {"status"}: the job was lost; submitted again, or failed.
@@ -147,7 +181,8 @@ def log(request: Request, id: int) -> Answer:
     if query.get("follow") in ("1", "true", "yes"):
         offset = whole_number(query.get("offset", "0"), "offset")
         core.outputs.open(actor, id, stream)
-        return Answer(200, {"Content-Type": TEXT, "Cache-Control": "no-store"}, follow(lambda: core.outputs.open(actor, id, stream), offset))
+        pieces = follow(lambda: core.outputs.open(actor, id, stream), offset)
+        return Answer(200, {"Content-Type": TEXT, "Cache-Control": "no-store"}, pieces)
     outputs = core.experiments.get(actor, id)["outputs"]
     with suppress(NotFound):
         found = core.outputs.open(actor, id, stream)

@@ -3,7 +3,7 @@
 from ippd.http.access import account
 from ippd.http.answers import Answer, json_answer, page, redirect
 from ippd.http.app import Application, make_app
-from ippd.http.browsers import check_csrf, cors, csrf_token
+from ippd.http.browsers import check_csrf, cors, csrf_token, from_another_site
 from ippd.http.family import Family
 from ippd.http.files import file_answer, zip_answer
 from ippd.http.pages import pages
@@ -19,6 +19,7 @@ __all__ = [
     "cors",
     "csrf_token",
     "file_answer",
+    "from_another_site",
     "json_answer",
     "make_app",
     "page",

@@ -43,19 +43,21 @@ def check_host(request: "Request") -> None:
 
 
 def check_same_site(request: "Request", changes: bool) -> None:
-    """Raise Forbidden when a page of another site makes a browser change something here.
+    """Raise Forbidden when a page of another site makes a browser change something here."""
+    if changes and from_another_site(request):
+        raise Forbidden("a page of another site may not do this")
+
+
+def from_another_site(request: "Request") -> bool:
+    """Whether a page of another site is behind a request.
 
     Browsers tell by Sec-Fetch-Site, older ones by Origin or Referer; programs send none of them.
     """
-    if not changes:
-        return
     fetched = request.header("Sec-Fetch-Site")
+    if fetched is not None and fetched.strip().lower() not in ("same-origin", "none"):
+        return True
     source = request.header("Origin") or request.header("Referer")
-    strange = fetched is not None and fetched.strip().lower() not in ("same-origin", "none")
-    if source is not None and not strange:
-        strange = _place(source) != (request.header("Host") or "").strip().lower()
-    if strange:
-        raise Forbidden("a page of another site may not do this")
+    return source is not None and _place(source) != (request.header("Host") or "").strip().lower()
 
 
 def _place(url: str) -> str:

@@ -2,9 +2,8 @@
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator, Mapping
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import parse_qsl
 
 from ippd.domain.submission import Part
@@ -18,6 +17,22 @@ if TYPE_CHECKING:
 
 QUERY_FIELDS = 100
 BODYLESS = ("GET", "HEAD", "OPTIONS", "DELETE")
+Value = TypeVar("Value")
+
+
+class once(Generic[Value]):
+    """A property that is computed when it is first read, then kept.
+
+    Not functools.cached_property: until Python 3.12 that holds one lock for all objects of a class while it computes, so one client
+    whose form came slowly kept everybody else waiting for theirs.
+    """
+
+    def __init__(self, compute: Callable[[Any], Value]) -> None:
+        self._compute, self.__doc__ = compute, compute.__doc__
+
+    def __get__(self, request: Any, owner: type) -> Value:
+        value = request.__dict__[self._compute.__name__] = self._compute(request)
+        return value
 
 
 class Request:
@@ -33,7 +48,7 @@ class Request:
         self.path: str = environ["PATH_INFO"]
         self._held: deque[Part] = deque()
 
-    @cached_property
+    @once
     def actor(self) -> "Actor":
         """Who asks, as the family tells. Raises Unauthorized."""
         return self.family.authenticate(self)
@@ -69,7 +84,7 @@ class Request:
         key = name.upper().replace("-", "_")
         return self.environ.get(key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}")
 
-    @cached_property
+    @once
     def query(self) -> dict[str, str]:
         """The query's fields, the first value of each. Raises Invalid when there are too many."""
         text = self.environ.get("QUERY_STRING", "")
@@ -90,12 +105,12 @@ class Request:
         """Whether the caller speaks as programs do: with a JSON body or a Bearer token."""
         return (self.header("Content-Type") or "").partition(";")[0].strip().lower() == "application/json" or self.bearer is not None
 
-    @cached_property
+    @once
     def json(self) -> dict[str, Any]:
         """The JSON object in the body; for families whose documents are more than flat fields. Raises Invalid."""
         return json_object(self._body, Limits(self.settings))
 
-    @cached_property
+    @once
     def forms(self) -> dict[str, list[str]]:
         """All text fields with all their values. Raises Invalid when there is a file among them, TooLarge past limits.form_bytes."""
         fields: dict[str, list[str]] = {}
@@ -105,7 +120,7 @@ class Request:
             fields.setdefault(part.name, []).append(str(part.value))
         return fields
 
-    @cached_property
+    @once
     def form(self) -> dict[str, str]:
         """The text fields, the first value of each (see `forms`)."""
         return {name: values[0] for name, values in self.forms.items()}
@@ -133,12 +148,12 @@ class Request:
         """While inside, this request waits for something (a password hash): others get a thread in its place."""
         return self.environ.get("ippd.slow", contextlib.nullcontext)()
 
-    @cached_property
+    @once
     def _incoming(self) -> Iterator[Part]:
         if self.method in BODYLESS:
             return iter(())
         return parts_of(self._body, self.header("Content-Type") or "", Limits(self.settings))
 
-    @cached_property
+    @once
     def _body(self) -> Body:
         return Body(self.environ["wsgi.input"], self.length)

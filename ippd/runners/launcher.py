@@ -14,6 +14,10 @@ uname -n >node
 date +%s >start
 IPPD_JOB=${folder##*/}
 export IPPD_JOB
+if [ -f path ]; then
+    PATH=$(cat path)
+    export PATH
+fi
 set --
 number=0
 while [ -f "words/$number" ]; do

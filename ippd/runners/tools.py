@@ -58,7 +58,7 @@ def call(words: Sequence[str], timeout: float = TIMEOUT) -> str:
     """Run a command of an engine; returns what it printed. Raises EngineError with what it complained about."""
     try:
         done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, env=environment(), preexec_fn=_die_with_parent, check=False
+            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, env=environment(), preexec_fn=_die_with_parent
         )
     except subprocess.TimeoutExpired:
         raise EngineError(f"{words[0]} did not answer within {timeout:.0f} s") from None

@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ippd.fields import network
 from ippd.server import head
 from ippd.server.head import Fault
 from ippd.server.limits import LINGER_BYTES, LINGER_TIME, Limits
@@ -18,8 +19,14 @@ if TYPE_CHECKING:
 HANDSHAKE, HEAD, BODY, FLUSH, LINGER = "handshake", "head", "body", "flush", "linger"
 READ, WRITE, READY, GONE = select.EPOLLIN, select.EPOLLOUT, -1, -2  # what a step wants next
 PIECE = 16 << 10  # bytes; the largest TLS record
+NOTHING = memoryview(b"")
 WANT_READ = (ssl.SSLWantReadError, BlockingIOError)
 PLAIN_HTTP = "This port speaks HTTPS, not HTTP: please use an address that begins with https://"
+
+
+def client_of(listener: "Listener", address: str, uid: int | None) -> str:
+    """Who is counted for a connection: the network of an address, or a local account."""
+    return f"the account {uid}" if listener.local else network(address)
 
 
 class Connection:
@@ -31,9 +38,10 @@ class Connection:
         self.listener, self.sock, self.limits, self.uid = listener, sock, limits, uid
         self.fd = sock.fileno()
         self.remote_addr, self.remote_port = address
+        self.client = client_of(listener, address[0], uid)
         self.ssl_env: dict[str, str] = {}  # asked for by cheroot's gateway
         self.buffer = bytearray()  # what came and is not used yet
-        self.out = memoryview(b"")  # what is still to be sent
+        self.out = NOTHING  # what is still to be sent
         self.busy = False
         self.closing = False  # no further request after this one
         self.fault: Fault | None = None  # why a request was refused before a thread saw it
@@ -124,19 +132,21 @@ class Connection:
             data = self.sock.recv(PIECE)
             if not data:
                 return GONE
-            if not self.buffer:
-                self.deadline = time.monotonic() + self.limits.head_timeout
+            begins = not self.buffer
             self.buffer += data
             if self._complete():
                 return READY
+            if begins and self.buffer and self.state == HEAD:  # empty lines are no request: they give no further time
+                self.deadline = time.monotonic() + self.limits.head_timeout
             if not self.tls or not self.sock.pending():  # type: ignore[attr-defined]
                 return READ
 
     def _complete(self) -> bool:
         """Whether a thread can begin: the head is there, and all of a small body; or it is to be refused."""
         if not self._end:
-            while self.buffer.startswith(b"\r\n") and not self._seen:  # empty lines before a request (RFC 9112, 2.2)
+            while self.buffer.startswith(b"\r\n"):  # empty lines before a request (RFC 9112, 2.2)
                 del self.buffer[:2]
+                self._seen = 0
             found = head.END.search(self.buffer, max(self._seen - 3, 0))
             self._seen = len(self.buffer)
             end = found.end() if found else self._seen
@@ -156,6 +166,7 @@ class Connection:
     def _flush(self) -> int:
         for _ in range(64):  # then others have their turn
             if not self.out:
+                self.out = NOTHING  # an empty view would keep the whole answer in memory
                 return self.linger() if self.closing else self.next_request()
             self.out = self.out[self.sock.send(self.out):]
         return WRITE

@@ -15,6 +15,7 @@ class Limits:
 
     threads: int
     slow_threads: int
+    slow_threads_per_address: int
     connections: int
     connections_per_address: int
     handshake_timeout: float

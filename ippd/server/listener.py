@@ -35,7 +35,7 @@ class Listener:
         self.name, self.sock, self.app, self.tls, self.headers, self.local = name, sock, app, tls, headers, local
         self.can_add_keepalive_connection = True  # False as soon as the server stops
         self.ssl_adapter = tls
-        self.timeout = 0.0  # seconds of keep-alive as told to HTTP/1.0 clients; the server sets it
+        self.timeout = 0  # seconds of keep-alive as told to HTTP/1.0 clients; the server sets it
         address = sock.getsockname()
         self.is_unix = sock.family == socket.AF_UNIX
         self.bind_addr = ("localhost", "") if self.is_unix else address[:2]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from ippd.server import access, answers
-from ippd.server.connection import GONE, READ, READY, Connection
+from ippd.server.connection import GONE, READ, READY, Connection, client_of
 from ippd.server.head import Fault
 from ippd.server.limits import Limits
 from ippd.server.listener import Listener
@@ -36,10 +36,10 @@ class Server:
     ) -> None:
         """`access_log` takes the facts of each request (see access.facts); threads call it."""
         self.listeners, self.limits, self._access_log = list(listeners), limits, access_log
-        self._pool = Pool(self._handle, limits.threads, limits.slow_threads)
+        self._pool = Pool(self._handle, limits.threads, limits.slow_threads, limits.slow_threads_per_address)
         self._ids = Ids()
         self._connections: dict[int, Connection] = {}
-        self._addresses: Counter = Counter()
+        self._clients: Counter = Counter()
         self._lock = threading.Lock()  # for the two above, and for handing a connection back
         self._calls: deque[Callable[[], None]] = deque()
         self._epoll = select.epoll()
@@ -48,12 +48,13 @@ class Server:
         os.set_blocking(self._wake_write, False)
         self._accepting: dict[int, Listener] = {}
         self._resume_at = self._sweep_at = self._warned_at = 0.0
+        self.drained = False
         self._stopping, self._ended, self._deadline = False, False, 0.0
         for listener in self.listeners:
-            listener.timeout = limits.keepalive_timeout
+            listener.timeout = int(limits.keepalive_timeout)
 
-    def run(self) -> bool:
-        """Serve until stop() was called and all is done. Returns False when the drain time-out cut requests off."""
+    def run(self) -> None:
+        """Serve until stop() was called and all is done; then `drained` is False if requests were cut off."""
         self._pool.start()
         self._epoll.register(self._wake_read, select.EPOLLIN)
         self._accept_again()
@@ -64,7 +65,7 @@ class Server:
                 self._safely(self._calls.popleft())
             if time.monotonic() >= self._sweep_at:
                 self._safely(self._sweep)
-        return self._end()
+        self._end()
 
     def stop(self) -> None:
         """End: accept nothing, finish what is under way, at most drain_timeout. Twice is not faster."""
@@ -106,12 +107,12 @@ class Server:
                 log.exception("accept failed")
             return
         where = ("", 0) if listener.is_unix else address[:2]
-        if self._full(listener, where[0]):
-            sock.close()
-            return
         try:
             sock.setblocking(False)
             uid = peer_uid(sock) if listener.local else None
+            if self._full(listener, where[0], uid):
+                sock.close()
+                return
             if listener.tls is not None:
                 sock = listener.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         except OSError:
@@ -120,13 +121,14 @@ class Server:
         connection = Connection(listener, sock, self.limits, where, uid)
         with self._lock:
             self._connections[connection.fd] = connection
-            self._addresses[where[0]] += 1
+            self._clients[connection.client] += 1
         self._epoll.register(connection.fd, READ | ONCE)
 
-    def _full(self, listener: Listener, address: str) -> bool:
+    def _full(self, listener: Listener, address: str, uid: int | None) -> bool:
         """Whether there is no place for a further connection. Idle ones make place for new ones."""
-        if not listener.local and self._addresses[address] >= self.limits.connections_per_address:
-            self._warn(f"{address} has {self._addresses[address]} connections: further ones are refused")
+        client = client_of(listener, address, uid)
+        if self._clients[client] >= self._most(listener, uid):
+            self._warn(f"{client} has {self._clients[client]} connections: further ones are refused")
             return True
         if len(self._connections) < self.limits.connections:
             return False
@@ -136,6 +138,13 @@ class Server:
             return True
         self._drop(min(idle, key=lambda connection: connection.deadline))
         return False
+
+    def _most(self, listener: Listener, uid: int | None) -> int:
+        """The connections that one client may have. On a login node everybody can connect to the local listener: a stranger there
+        must not take the places of all others."""
+        if not listener.local:
+            return self.limits.connections_per_address
+        return self.limits.connections if uid in (0, os.geteuid()) else max(1, self.limits.connections // 4)
 
     def _idle(self) -> list[Connection]:
         with self._lock:
@@ -204,11 +213,12 @@ class Server:
 
     def _drop(self, connection: Connection) -> None:
         with self._lock:
-            if self._connections.pop(connection.fd, None) is not connection:
-                return
-            self._addresses[connection.remote_addr] -= 1
-            if not self._addresses[connection.remote_addr]:
-                del self._addresses[connection.remote_addr]
+            if self._connections.get(connection.fd) is not connection:
+                return  # it has been dropped before, and its number may be another's by now
+            del self._connections[connection.fd]
+            self._clients[connection.client] -= 1
+            if not self._clients[connection.client]:
+                del self._clients[connection.client]
         connection.close()
 
     def _sweep(self) -> None:
@@ -239,7 +249,7 @@ class Server:
     def _drained(self) -> bool:
         return not self._connections or time.monotonic() >= self._deadline
 
-    def _end(self) -> bool:
+    def _end(self) -> None:
         """Close what is left, so that threads that wait for a client wake up."""
         with self._lock:
             self._ended = True
@@ -252,4 +262,6 @@ class Server:
         self._epoll.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
-        return not left
+        self.drained = not left
+        if left:
+            log.warning("%d connections were cut off: they did not end in time", len(left))

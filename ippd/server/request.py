@@ -40,7 +40,7 @@ class Request(HTTPRequest):
         super().__init__(listener, connection)
         self.id = id
         self.time, self._begin = time.time(), time.monotonic()
-        self.slow = Slow(pool)
+        self.slow = Slow(pool, "" if listener.local else connection.client)
         self.output = connection.wfile = Output(connection)
         self.line = connection.first_line()
         self.bytes_out = 0
@@ -56,8 +56,7 @@ class Request(HTTPRequest):
         """Let the app answer, or answer that it could not. Returns what the connection wants next, like its step()."""
         try:
             self._parse(self.conn.take_head())
-            self.gateway = self.server.gateway(self)
-            self.gateway.respond()
+            self.server.gateway(self).respond()
             if self.chunked_write:
                 self.output.write(b"0\r\n\r\n")
             answer = self.output.take()
@@ -70,7 +69,7 @@ class Request(HTTPRequest):
         finally:
             if self.rfile is not None:
                 self.rfile.close()
-        self.conn.closing = self.close_connection
+        self.conn.closing, self.conn.wfile = self.close_connection, None
         return self.conn.send(answer)
 
     def send_headers(self) -> None:

@@ -24,7 +24,7 @@ log = getLogger("ippd.worker")
 class Worker:
     """One worker. `step()` is one round; nothing is remembered but in the journal."""
 
-    def __init__(self, steps: Steps, journal: Journal, name: str, settings: Mapping[str, Any], clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, steps: Steps, journal: Journal, name: str, settings: Mapping[str, Any], clock: Callable[[], float]) -> None:
         self._steps, self._journal, self._name, self._settings, self._clock = steps, journal, name, settings, clock
         self._told: dict[str, float] = {}
 
@@ -70,6 +70,8 @@ class Worker:
                 self._tell(f"experiment {entry.id}: {error}")
         except (Unavailable, EngineError, OSError) as error:
             self._tell(f"experiment {entry.id}: {error}")
+        except Exception:  # a fault in here must not stop the others' experiments
+            log.exception("experiment %d", entry.id)
 
     def _claim(self, held: int) -> list[Entry]:
         free = self._settings["worker.slots"] - held

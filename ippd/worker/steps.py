@@ -19,6 +19,7 @@ from ippd.worker import outputs
 from ippd.worker.journal import CLAIMED, ENDED, STAGED, STOPPING, SUBMITTED, SUBMITTING, Entry
 
 TRIES = 3  # times that a living engine may refuse a job, or inputs may arrive broken
+SETTLED = 5.0  # seconds after which a submission that was cut off has reached the engine, or never will
 LOG_PIECE = 1 << 20  # bytes of output that one step sends at most
 REASONS = {
     OVERTIME: "the job ran longer than its time limit",
@@ -87,6 +88,7 @@ class Steps:
             return self._end(entry, "failed", exit_code=None, message=str(error))
         for number, word in enumerate(words):
             (entry.path("words") / str(number)).write_bytes(word.encode("utf-8", "surrogateescape"))
+        entry.path("path").write_text(os.environ.get("PATH", os.defpath))  # engines differ in what they pass on
         entry.path("job.sh").write_text(LAUNCHER)
         entry.path("job.sh").chmod(0o700)
         return self._go(entry, STAGED)
@@ -118,7 +120,7 @@ class Steps:
             log.info("experiment %d: found its job %s again", entry.id, seen.id if seen else "")
             return self._go(entry, SUBMITTED, engine_id=seen.id if seen else "")
         # Should the engine take both, only the first to start gets past its folder `begun`.
-        return self._try(entry) if self._clock() - entry.since >= self.engine.GRACE or entry.tries else False
+        return self._try(entry) if self._clock() - entry.since >= SETTLED or entry.tries else False
 
     def _watch(self, entry: Entry, order: str, seen: Seen | None) -> bool:
         status = entry.text("exit")

@@ -112,7 +112,7 @@ case $action in
         wait_for "the master does not answer" qstat
         ;;
     down)
-        end "$spool/execd/$host/execd.pid"
+        for pid_file in "$spool"/execd/*/execd.pid; do end "$pid_file"; done
         end "$spool/qmaster/qmaster.pid"
         rm -rf "$SGE_ROOT/$cell" "$spool"
         ;;

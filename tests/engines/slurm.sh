@@ -43,6 +43,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 ReturnToService=2
 KillWait=2
+MessageTimeout=3
 MinJobAge=60
 MailProg=/bin/true
 SchedulerParameters=sched_interval=2,batch_sched_delay=0,sched_min_interval=0,defer

@@ -1,0 +1,157 @@
+"""The commands of a portal's users: `ippd submit`, `ippd list`, `ippd log -f`, ... They need no settings and no data folder."""
+
+import getpass
+import sys
+from pathlib import Path
+from typing import Any
+
+from ippd import client
+from ippd.cli.call import Call
+from ippd.cli.passwords import new_password
+from ippd.cli.show import as_json, table
+from ippd.client import Client
+from ippd.errors import Invalid
+
+BAR = 30  # characters
+
+
+def _client(call: Call) -> Client:
+    """The client of the portal that is asked for, or of the last login; asks for address and password when nothing is known."""
+    kept = client.remembered()
+    server = (call.arguments.server or kept.get("server") or "").rstrip("/")
+    if not server:
+        raise Invalid("which portal? Give --server https://... once")
+    authority = call.arguments.ca or (kept.get("authority") if kept.get("server") == server else None)
+    if kept.get("server") == server and kept.get("token"):
+        return Client(server, kept["token"], authority)
+    if not sys.stdin.isatty():
+        raise Invalid(f"you are not logged in at {server}: ippd login --server {server} EMAIL")
+    print(f"Logging in at {server}", file=sys.stderr)
+    return _log_in(server, authority, input("E-mail: "), getpass.getpass("Password: "))
+
+
+def _log_in(server: str, authority: str | None, email: str, password: str) -> Client:
+    made = Client(server, None, authority)
+    client.remember(server, made.log_in(email, password), authority)
+    return made
+
+
+def login(call: Call) -> None:
+    """Log in and keep the token."""
+    kept = client.remembered()
+    server = (call.arguments.server or kept.get("server") or "").rstrip("/")
+    if not server:
+        raise Invalid("which portal? Give --server https://...")
+    given = call.arguments.password_file
+    password = new_password(given) if given else getpass.getpass("Password: ")
+    authority = str(Path(call.arguments.ca).resolve()) if call.arguments.ca else None
+    _log_in(server, authority, call.arguments.email, password)
+    print(f"logged in at {server}; the token is in {client.token_file()}")
+
+
+def submit(call: Call) -> None:
+    """Submit an experiment."""
+    fields, files = parse_fields(call.arguments.fields)
+    given = call.arguments
+    facts = {
+        "app": given.app, "experimentName": given.name, "experimentDescription": given.description, "host": given.host,
+        "run-priority": given.priority, "run-parents": given.after, "run-time-limit": given.time_limit,
+    }  # fmt: skip
+    facts = {name: str(value) for name, value in facts.items() if value is not None}
+    id = _client(call).submit(facts, fields, files, _bar("upload") if files else None)
+    print(id)
+
+
+def parse_fields(words: list[str]) -> tuple[list[tuple[str, str]], list[tuple[str, Path]]]:
+    """FIELD=VALUE and FIELD=@FILE apart. Raises Invalid for anything else."""
+    fields, files = [], []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise Invalid(f"{word!r} is neither FIELD=VALUE nor FIELD=@FILE")
+        if value.startswith("@"):
+            files.append((name, Path(value[1:])))
+        else:
+            fields.append((name, value))
+    return fields, files
+
+
+def show_list(call: Call) -> None:
+    """List the own experiments."""
+    found = _client(call).list(call.arguments.status)
+    if call.arguments.json:
+        return as_json(found)
+    columns = ("id", "created", "status", "app", "experimentName", "message")
+    table([column.upper() for column in columns], ([("" if e.get(column) is None else e[column]) for column in columns] for e in found))
+
+
+def show(call: Call) -> None:
+    """Show one experiment."""
+    found = _client(call).show(call.arguments.id)
+    if call.arguments.json:
+        return as_json(found)
+    table(("WHAT", "VALUE"), ((name, _text(value)) for name, value in found.items() if value not in (None, "", [], {})))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={item}" for name, item in value.items() if item is not None)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def log(call: Call) -> None:
+    """Print what an experiment prints."""
+    stream = "stderr" if call.arguments.stderr else "stdout"
+    for piece in _client(call).log(call.arguments.id, stream, call.arguments.follow):
+        sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+
+
+def get(call: Call) -> None:
+    """Bring the results of an experiment."""
+    portal, folder = _client(call), Path(call.arguments.to)
+    names = call.arguments.names or portal.show(call.arguments.id)["outputs"]
+    if not names:
+        raise Invalid(f"experiment {call.arguments.id} has no results (yet)")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        print(portal.get(call.arguments.id, name, folder, _bar(name)))
+
+
+def cancel(call: Call) -> int:
+    """Cancel an experiment, and say what that did; the exit status is 1 while its job may still run."""
+    answer = _client(call).cancel(call.arguments.id, 30)
+    ends = {True: "nothing of it runs any more", False: "its job has not been seen to end yet", None: "its job script finds out by itself"}
+    print(f"experiment {call.arguments.id} was {answer['was']} and is cancelled: {ends[answer['gone']]}")
+    return int(answer["gone"] is False)
+
+
+def suspend(call: Call) -> None:
+    """Hold an experiment."""
+    print(_client(call).act(call.arguments.id, "suspend")["status"])
+
+
+def resume(call: Call) -> None:
+    """Let it go on."""
+    print(_client(call).act(call.arguments.id, "resume")["status"])
+
+
+def relaunch(call: Call) -> None:
+    """Run an experiment again with other parameters."""
+    fields, files = parse_fields(call.arguments.fields)
+    if files:
+        raise Invalid("the files of an experiment stay as they were: submit a new one for others")
+    print(_client(call).act(call.arguments.id, "relaunch", **dict(fields))["id"])
+
+
+def _bar(what: str) -> Any:
+    """A progress bar on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        return None
+
+    def draw(done: int, total: int) -> None:
+        share = done / total if total else 1.0
+        end = "\n" if done >= total else ""
+        print(f"\r{what[:40]} [{'#' * int(BAR * share):{BAR}}] {100 * share:3.0f} %", end=end, file=sys.stderr, flush=True)
+
+    return draw

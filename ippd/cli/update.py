@@ -1,0 +1,44 @@
+"""The commands `ippd update` and `ippd release ...`."""
+
+from pathlib import Path
+
+from ippd import VERSION, releases
+from ippd.cli.call import Call, as_owner
+from ippd.errors import Invalid
+from ippd.permissions import OPERATOR
+from ippd.wholefile import whole_file
+
+
+def update(call: Call) -> None:
+    """Put a release in place, try one, or go back."""
+    arguments = call.arguments
+    if arguments.back == bool(arguments.release):
+        raise Invalid("name a release, or say --back")
+    with as_owner(call.settings["data.directory"]):
+        updates = call.core.updates  # the database is opened as its owner; the program belongs to whoever calls
+    if arguments.back:
+        updates.back(OPERATOR)
+        print("the program before this one is in its place again")
+    elif arguments.frontend:
+        print(f"the frontend is now {updates.frontend(OPERATOR, arguments.release)}")
+    else:
+        version = updates.program(OPERATOR, arguments.release, arguments.check)
+        print(f"{version} passed its trial" if arguments.check else f"{VERSION} has been replaced by {version}")
+
+
+def key(call: Call) -> None:
+    """Make a pair of keys: the secret one into a file, the public one printed."""
+    secret, public = releases.new_key()
+    with whole_file(Path(call.arguments.file), 0o600, replace=False) as file:
+        file.write(f"{secret}\n".encode())
+    print(f"[update]\nkey = {public}")
+
+
+def sign(call: Call) -> None:
+    """Write FILE.sig."""
+    path = Path(call.arguments.file)
+    secret = Path(call.arguments.key).read_text(encoding="ascii")
+    signature = releases.sign(path, call.arguments.kind, call.arguments.version, secret)
+    with whole_file(path.with_name(f"{path.name}.sig"), 0o644) as file:
+        file.write(signature.encode())
+    print(f"{path}.sig: {call.arguments.kind} {call.arguments.version}")

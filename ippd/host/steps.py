@@ -1,0 +1,117 @@
+"""Steps of an installation: each knows what it is about, whether that is so already, and how to make it so."""
+
+import grp
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ippd.errors import IppdError
+from ippd.wholefile import whole_file
+
+ACCOUNT = "ippd"
+
+
+@dataclass(frozen=True)
+class Step:
+    """`what` is the thing; `done` tells whether it is as it should be; `do` makes it so. Doing it twice is harmless."""
+
+    what: str
+    done: Callable[[], bool]
+    do: Callable[[], None]
+
+
+def file(path: Path, content: bytes, mode: int, owner: str = "root", keep: bool = False) -> Step:
+    """A file with this content; with `keep` one that is there already stays as it is."""
+
+    def done() -> bool:
+        return path.is_file() and (keep or (path.read_bytes() == content and _as(path, mode, owner)))
+
+    def do() -> None:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with whole_file(path, mode) as file:
+            file.write(content)
+            os.fchown(file.fileno(), *_ids(owner))
+
+    return Step(f"file {path}", done, do)
+
+
+def folder(path: Path, mode: int, owner: str, group: str = "") -> Step:
+    """A folder of this mode that belongs to `owner`."""
+
+    def do() -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        os.chown(path, _ids(owner)[0], _ids(group or owner)[1])
+        path.chmod(mode)
+
+    return Step(f"folder {path}", lambda: path.is_dir() and _as(path, mode, owner, group), do)
+
+
+def account() -> Step:
+    """The account and the group that the daemon runs as; without a password, a shell or a home folder of its own."""
+    home, shell = "/var/lib/ippd", next((path for path in ("/sbin/nologin", "/usr/sbin/nologin") if os.path.exists(path)), "/bin/false")
+
+    def do() -> None:
+        if shutil.which("useradd"):
+            if not _exists(grp.getgrnam):
+                run("groupadd", "-r", ACCOUNT)
+            if not _exists(pwd.getpwnam):
+                run("useradd", "-r", "-g", ACCOUNT, "-d", home, "-M", "-s", shell, "-c", "Image processing portal", ACCOUNT)
+        else:  # busybox
+            run("addgroup", "-S", ACCOUNT)
+            run("adduser", "-S", "-D", "-H", "-h", home, "-s", shell, "-G", ACCOUNT, ACCOUNT)
+
+    return Step(f"account {ACCOUNT}", lambda: _exists(pwd.getpwnam) and _exists(grp.getgrnam), do)
+
+
+def removed(path: Path) -> Step:
+    """A file that is not there."""
+    return Step(f"file {path}", lambda: not os.path.lexists(path), lambda: path.unlink(missing_ok=True))
+
+
+def command(what: str, done: Callable[[], bool], *words: str) -> Step:
+    """A command of the host."""
+    return Step(what, done, lambda: run(*words))
+
+
+def run(*words: str) -> None:
+    """Run a program of the host. Raises IppdError with what it says."""
+    try:
+        done = subprocess.run(
+            words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=clean(), check=False
+        )
+    except OSError as error:
+        raise IppdError(f"{words[0]}: {error.strerror}") from error
+    if done.returncode:
+        raise IppdError(f"{' '.join(words)}: {done.stdout.strip() or f'status {done.returncode}'}")
+
+
+def clean() -> dict[str, str]:
+    """The environment for programs of the host: without what the one-file program needs for itself."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("_PYI", "_MEI"))}
+    original = environ.pop("LD_LIBRARY_PATH_ORIG", None)
+    environ.pop("LD_LIBRARY_PATH", None)
+    return environ | ({"LD_LIBRARY_PATH": original} if original else {})
+
+
+def _exists(find: Callable[[str], object]) -> bool:
+    with suppress(KeyError):
+        return bool(find(ACCOUNT))
+    return False
+
+
+def _ids(owner: str) -> tuple[int, int]:
+    found = pwd.getpwnam(owner)
+    return found.pw_uid, found.pw_gid
+
+
+def _as(path: Path, mode: int, owner: str, group: str = "") -> bool:
+    found = path.stat()
+    try:
+        return found.st_mode & 0o7777 == mode and (found.st_uid, found.st_gid) == (_ids(owner)[0], _ids(group or owner)[1])
+    except KeyError:  # the account is not there yet
+        return False

@@ -1,0 +1,145 @@
+"""A user's commands against a real portal over TLS. Bad input: no login, open token files, broken downloads, forged names, wrong words."""
+
+import io
+import os
+import sys
+
+import pytest
+
+from ippd.cli import main
+from ippd.client import Client, remembered, token_file
+from ippd.domain.submission import Part
+from ippd.errors import Invalid, Unavailable
+from ippd.permissions import OPERATOR
+from serving import PASSWORD
+
+
+@pytest.fixture
+def ippd(portal, tmp_path, monkeypatch, capsysbinary):
+    """Run a command as a user of the portal; gives (status, output, errors)."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("IPPD_CONFIG", "")
+
+    def ippd(*words):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+        capsysbinary.readouterr()
+        status = main([str(word) for word in words])
+        printed = capsysbinary.readouterr()
+        return status, printed.out.decode(), printed.err.decode()
+
+    ippd.url = f"https://localhost:{portal.public.port}"
+    ippd.authority = str(portal.core.certificate_path())
+    return ippd
+
+
+@pytest.fixture
+def ada(ippd, portal, tmp_path):
+    token = portal.user()
+    password = tmp_path / "password"
+    password.write_text(PASSWORD)
+    status, said, _ = ippd("login", "ada@example.org", "--server", ippd.url, "--ca", ippd.authority, "--password-file", password)
+    assert status == 0 and "logged in" in said
+    return portal.core.sessions.actor(token)
+
+
+def results(portal, id, *files):
+    portal.core.queue.claim(OPERATOR)
+    portal.core.files.add_results(OPERATOR, id, [Part("file", "file", [data], name) for name, data in files])
+
+
+def test_from_a_submission_to_its_results(ippd, ada, portal, tmp_path):
+    (tmp_path / "scan 1.nii").write_bytes(b"voxels")
+    status, id, _ = ippd("submit", "echo", "text=3;id", "sign==", f"scan=@{tmp_path}/scan 1.nii", "--name", "a trial", "--priority", "-1")
+    assert status == 0
+    experiment = portal.core.experiments.get(ada, int(id))
+    assert experiment["params"] == {"text": "3;id", "sign": "=", "scan": "scan_1.nii"} and experiment["priority"] == -1
+    results(portal, int(id), ("a.txt", b"result"), ("log.txt", b"said\n"))
+    assert "completed" in ippd("list")[1] and "a trial" in ippd("show", id.strip())[1]
+    status, said, _ = ippd("get", id.strip(), "--to", tmp_path / "out")
+    assert status == 0 and (tmp_path / "out" / "a.txt").read_bytes() == b"result" and len(os.listdir(tmp_path / "out")) == 2
+    assert ippd("log", id.strip())[1] == "said\n" and ippd("log", "-f", id.strip())[1] == "said\n"
+
+
+def test_cancelling_says_what_it_did(ippd, ada):
+    id = ippd("submit", "echo")[1].strip()
+    status, said, _ = ippd("cancel", id)
+    assert status == 0 and "was submitted and is cancelled: nothing of it runs any more" in said
+    status, _, errors = ippd("cancel", id)
+    assert status == 1 and "is cancelled" in errors
+
+
+def test_holding_going_on_and_running_again(ippd, ada, portal):
+    id = ippd("submit", "echo", "text=a")[1].strip()
+    assert ippd("suspend", id)[1] == "suspended\n" and ippd("resume", id)[1] == "submitted\n"
+    new = ippd("relaunch", id, "text=b")[1]
+    assert portal.core.experiments.get(ada, int(new))["params"] == {"text": "b"}
+    assert ippd("relaunch", id, "scan=@x")[0] == 1
+
+
+def test_the_token_is_readable_by_its_owner_only_and_used_only_then(ippd, ada):
+    assert token_file().stat().st_mode & 0o777 == 0o600 and PASSWORD not in token_file().read_text()
+    token_file().chmod(0o644)
+    with pytest.raises(Invalid, match="can be read by others"):
+        remembered()
+    assert ippd("list")[0] == 1
+
+
+def test_the_token_of_one_portal_is_not_given_to_another(ippd, ada):
+    status, _, errors = ippd("list", "--server", "https://other.example.org")
+    assert status == 1 and "you are not logged in at https://other.example.org" in errors
+
+
+@pytest.mark.parametrize("words", [("list",), ("submit", "echo"), ("get", "1")])
+def test_without_a_login_one_is_told_how(ippd, words):
+    status, _, errors = ippd(*words, "--server", "https://localhost:9")
+    assert status == 1 and "ippd login --server" in errors
+
+
+def test_a_wrong_password_is_told(ippd, portal, tmp_path):
+    portal.user()
+    (tmp_path / "password").write_text("wrong wrong wrong")
+    status, _, errors = ippd("login", "ada@example.org", "--server", ippd.url, "--ca", ippd.authority, "--password-file", tmp_path / "password")
+    assert status == 1 and "password" in errors and not token_file().exists()
+
+
+def test_a_password_never_goes_over_plain_http():
+    with pytest.raises(Invalid, match="not an https"):
+        Client("http://portal.example.org")
+
+
+def test_a_certificate_that_is_not_trusted_is_refused(ippd):
+    with pytest.raises(Unavailable, match="certificate"):
+        Client(ippd.url).log_in("ada@example.org", PASSWORD)
+
+
+@pytest.mark.parametrize("word", ["text", "=x", "scan=@/no/such/file", "scan=@/tmp"])
+def test_wrong_words_are_told_before_anything_is_sent(ippd, ada, portal, word):
+    status, _, errors = ippd("submit", "echo", word)
+    assert status == 1 and errors.startswith("ippd: ") and portal.core.experiments.list(ada) == []
+
+
+def test_a_download_goes_on_where_it_stopped(ippd, ada, portal, tmp_path):
+    id = ippd("submit", "echo")[1].strip()
+    data = os.urandom(1 << 20)
+    results(portal, int(id), ("big.bin", data))
+    sha = portal.core.files.open(ada, int(id), "big.bin").sha256
+    (tmp_path / "big.bin.part").write_bytes(data[: 900 << 10])
+    (tmp_path / "big.bin.part.etag").write_text(sha)
+    assert ippd("get", id, "--to", tmp_path)[0] == 0 and (tmp_path / "big.bin").read_bytes() == data
+    assert portal.requests_done(1)[-1]["bytes"] < 200 << 10
+
+
+def test_a_broken_part_is_found_by_its_checksum_and_brought_anew(ippd, ada, portal, tmp_path, monkeypatch):
+    monkeypatch.setattr("ippd.client.PAUSE", 0)
+    id = ippd("submit", "echo")[1].strip()
+    results(portal, int(id), ("a.bin", b"0123456789"))
+    (tmp_path / "a.bin.part").write_bytes(b"0123X")
+    (tmp_path / "a.bin.part.etag").write_text(portal.core.files.open(ada, int(id), "a.bin").sha256)
+    assert ippd("get", id, "--to", tmp_path)[0] == 0 and (tmp_path / "a.bin").read_bytes() == b"0123456789"
+    assert sorted(path.name for path in tmp_path.glob("a.bin*")) == ["a.bin"]
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "..", ""])
+def test_a_forged_name_never_leaves_the_folder(ippd, tmp_path, name):
+    with pytest.raises(Invalid):
+        Client(ippd.url).get(1, name, tmp_path)

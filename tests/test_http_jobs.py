@@ -1,0 +1,158 @@
+"""The routes of apps and workers over HTTP. Bad input: broken JSON, other people's experiments, outsiders on local routes, gaps in output."""
+
+import json
+import threading
+
+import pytest
+
+from ippd.permissions import OPERATOR
+
+
+@pytest.fixture
+def portal(make_portal, tmp_path):
+    apps = tmp_path / "apps"
+    apps.mkdir()
+    form = {"label": "Echo", "description": "", "fieldGroups": {"g": {"fields": {"text": {"type": "string", "max": 5}, "scan": {
+        "type": "attachment", "validator": "/opt/secret"}}}}, "appKey": "echo"}  # fmt: skip
+    (apps / "forms.json").write_text(json.dumps([form]))
+    (apps / "echo.json").write_text(json.dumps({"Executable": "/bin/echo", "PARAMS": {"text": ""}}))
+    categories = {"open": {"apps": ["echo"], "label": "Open"}, "lab": {"apps": ["echo"], "label": "Lab", "groups": ["lab"]}}
+    (apps / "categories.json").write_text(json.dumps(categories))
+    return make_portal(apps__directory=apps)
+
+
+def submit(portal, token, **fields):
+    reply = portal.public.post("/experiments/new", token=token, app="echo", experimentName="a trial", **fields)
+    assert reply.status == 200, reply
+    return reply.json["id"]
+
+
+def as_json(portal, path, value):
+    body = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return portal.local.request("POST", path, body, {"Content-Type": "application/json"})
+
+
+def claim(portal, **more):
+    reply = as_json(portal, "/experiments/claim", {"worker": "w", "seconds": 60, "limit": 9} | more)
+    assert reply.status == 200, reply
+    return reply.json["experiments"]
+
+
+def test_apps_and_categories_are_public_and_tell_nothing_of_the_server(portal):
+    reply = portal.public.get("/apps")
+    assert [app["appKey"] for app in reply.json] == ["echo"] and b"/opt/secret" not in reply.body and b"/bin/echo" not in reply.body
+    assert portal.public.get("/api/apps/echo").json["label"] == "Echo"
+    assert portal.public.get("/apps/other").status == 404
+    assert list(portal.public.get("/categories").json) == ["open"]
+
+
+def test_a_category_of_a_group_is_shown_to_its_members(portal):
+    token = portal.user()
+    portal.core.groups.assign(OPERATOR, 1, [portal.core.groups.create(OPERATOR, "lab")])
+    assert list(portal.public.get("/categories", token=token).json) == ["open", "lab"]
+
+
+def test_a_submission_is_refused_field_by_field(portal):
+    reply = portal.public.post("/experiments/new", token=portal.user(), app="echo", text="too long", other="x")
+    assert reply.status == 400 and "text: this must be at most 5 characters" in reply.json["error"] and "other:" in reply.json["error"]
+
+
+@pytest.mark.parametrize("path", ["claim", "heartbeats", "1/returned", "1/stopped", "1/suspended"])
+def test_what_is_for_workers_is_not_there_for_others(portal, path):
+    assert portal.public.post(f"/experiments/{path}", token=portal.user()).status in (404, 405)
+    assert portal.public.post("/experiments/1/log", token="x").status in (404, 405)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("claim", {}), ("claim", {"worker": "w", "seconds": "soon", "limit": 1}), 
+     ("claim", {"worker": "w", "seconds": 60, "limit": 1, "hosts": "x"}),
+     ("claim", b"{"), ("claim", b"[]"), ("heartbeats", {}), ("heartbeats", {"claims": {"x": "y"}}), ("heartbeats", {"claims": []})],
+)  # fmt: skip
+def test_broken_calls_of_workers_are_400(portal, path, body):
+    assert as_json(portal, f"/experiments/{path}", body).status == 400
+
+
+def test_an_experiment_from_its_claim_to_its_results(portal):
+    token = portal.user()
+    id = submit(portal, token, text="3;id", **{"run-priority": "-3", "run-restarts": "0", "run-time-limit": "60"})
+    (item,) = claim(portal)
+    assert item["params"] == {"text": "3;id"} and item["time_limit"] == 60 and item["backend"]["executable"] == "/bin/echo"
+    mine = {"claim": item["claim"]}
+    assert portal.local.post(f"/experiments/{id}/running", **mine).body == b"true"
+    beat = as_json(portal, "/experiments/heartbeats", {"claims": {id: item["claim"], 99: "x"}})
+    assert beat.json["answers"] == {str(id): "go on", "99": "lost"}
+    assert portal.local.post(f"/experiments/{id}/failed", claim="another").status == 409
+    used = json.dumps({"job": "12", "node": "n1", "cpu_seconds": 1})
+    form = [("claim", item["claim"]), ("usage", used)]
+    assert portal.local.post(f"/experiments/{id}/results", form, files=[("file", "a.txt", b"x")]).body == b"true"
+    done = portal.public.get(f"/experiments/{id}", token=token).json
+    assert done["status"] == "completed" and done["usage"]["node"] == "n1" and done["priority"] == -3
+
+
+def test_output_is_appended_and_read_with_ranges(portal):
+    token, bob = portal.user(), portal.user("bob@example.org")
+    id = submit(portal, token)
+    (item,) = claim(portal)
+
+    def append(offset, data, stream="stdout", claim=item["claim"]):
+        return portal.local.post(
+            f"/experiments/{id}/log", [("claim", claim), ("stream", stream), ("offset", offset)], files=[("text", "x", data)]
+        )
+
+    assert append(0, b"0123456789").json == {"size": 10} and append(5, b"56789ab").json == {"size": 12}
+    assert append(0, b"oops", "stderr").status == 200
+    assert (append(50, b"x").status, append("x", b"x").status, append(0, b"x", "../x").status) == (409, 400, 400)
+    assert append(0, b"x", claim="another").status == 409
+    url = f"/experiments/{id}/log?token={token}"
+    assert portal.public.get(url).body == b"0123456789ab" and portal.public.get(f"{url}&stream=stderr").body == b"oops"
+    part = portal.public.request("GET", url, headers={"Range": "bytes=10-"})
+    assert (part.status, part.body) == (206, b"ab") and part.headers["content-type"].startswith("text/plain")
+    assert portal.public.get(f"/experiments/{id}/log", token=bob).status == 404
+    assert portal.public.get(f"{url}&stream=core").status == 400
+
+
+def test_following_gives_bytes_as_they_come_until_the_end(portal):
+    token = portal.user()
+    id = submit(portal, token)
+    claim(portal)
+    core = portal.core
+    core.outputs.append(OPERATOR, id, "stdout", 0, [b"one "])
+    threading.Timer(0.3, core.outputs.append, (OPERATOR, id, "stdout", 4, [b"two "])).start()
+    threading.Timer(0.8, core.experiments.fail, (OPERATOR, id)).start()
+    assert portal.public.get(f"/experiments/{id}/log", follow="1", offset="2", token=token).body == b"e two "
+    assert portal.public.get(f"/experiments/{id}/log", follow="1", offset="-1", token=token).status == 400
+
+
+def test_a_cancel_waits_for_the_job_to_be_gone(portal):
+    token = portal.user()
+    id = submit(portal, token)
+    (item,) = claim(portal)
+    gone = threading.Timer(0.3, lambda: portal.local.post(f"/experiments/{id}/stopped", claim=item["claim"]))
+    gone.start()
+    reply = portal.public.post(f"/experiments/{id}/cancel", token=token, wait="20")
+    assert reply.json == {"status": "cancelled", "was": "queued", "gone": True}
+    assert portal.public.post(f"/experiments/{id}/cancel", token=token).status == 409
+
+
+def test_suspend_resume_priority_and_relaunch_are_the_owners(portal):
+    token, bob = portal.user(), portal.user("bob@example.org")
+    id = submit(portal, token, text="a")
+    for word in ("suspend", "resume", "relaunch", "priority", "cancel"):
+        more = {"priority": "0"} if word == "priority" else {}
+        assert portal.public.post(f"/experiments/{id}/{word}", token=bob, **more).status == 404
+        assert portal.public.post(f"/experiments/{id}/{word}", **more).status == 401
+    assert portal.public.post(f"/experiments/{id}/suspend", token=token).json == {"status": "suspended"}
+    assert portal.public.post(f"/experiments/{id}/resume", token=token).json == {"status": "submitted"}
+    assert portal.public.post(f"/experiments/{id}/priority", token=token, priority="5").status == 400
+    assert portal.public.post(f"/experiments/{id}/priority", token=token, priority="-5").body == b"true"
+    new = portal.public.post(f"/experiments/{id}/relaunch", token=token, text="b").json["id"]
+    assert portal.public.get(f"/experiments/{new}", token=token).json["params"] == {"text": "b"}
+    assert portal.public.post(f"/experiments/{id}/relaunch", token=token, text="too long").status == 400
+
+
+def test_a_script_may_ask_for_a_share_of_the_queue(portal):
+    token = portal.user()
+    ids = [submit(portal, token, host=host) for host in ("cubic", "other", "cubic")]
+    assert [item["id"] for item in portal.local.get("/experiments/queue?host=cubic&limit=1").json] == ids[:1]
+    assert [item["id"] for item in portal.local.get("/experiments/queue?app=echo").json] == ids[1:]

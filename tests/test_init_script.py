@@ -1,0 +1,144 @@
+"""The init script with a real daemon, in bash and in busybox's shell: every action with its LSB exit status; stale files, bad settings."""
+
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "centos" / "ippd.init"
+PROGRAM = os.environ.get("IPPD_BINARY") or str(Path(sys.executable).with_name("ippd"))
+SHELLS = [["bash"], ["busybox", "sh"]]
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def may_run(account):
+    return subprocess.run(["su", "-s", "/bin/sh", account, "-c", f"{PROGRAM} version"], capture_output=True).returncode == 0
+
+
+class Host:
+    """What the script finds on a host, in a folder; `script("start")` runs it."""
+
+    def __init__(self, folder, shell):
+        self.folder, self.shell, self.local = folder, shell, free_port()
+        # root's own Python may lie where no other account can reach it
+        self.account = "nobody" if os.geteuid() == 0 and may_run("nobody") else subprocess.check_output(["id", "-un"], text=True).strip()
+        (folder / "data").mkdir()
+        subprocess.run(["chown", self.account, folder / "data"], check=True)
+        (folder / "lock").mkdir()
+        self.configure()
+        names = {"PROGRAM": PROGRAM, "IPPD_CONFIG": folder / "ippd.conf", "ACCOUNT": self.account, "PIDFILE": folder / "ippd.pid",
+                 "LOCKFILE": folder / "lock/ippd", "CONSOLE": folder / "console.log", "TMPDIR": folder / "data", "STOP_TIMEOUT": 20}
+        (folder / "sysconfig").write_text("".join(f"{name}={shlex.quote(str(value))}\n" for name, value in names.items()))
+
+    def configure(self, more=""):
+        (self.folder / "ippd.conf").write_text(
+            f"[data]\ndirectory = {self.folder}/data\nreserve = 0\n[public]\nlisten =\n[local]\nlisten = 127.0.0.1:{self.local}\n"
+            f"allow = *\n[server]\nprocesses = 1\n{more}")
+
+    def script(self, *action):
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("IPPD_")}
+        return subprocess.run([*self.shell, SCRIPT, *action], capture_output=True, text=True, timeout=120,
+                              env=kept | {"SYSCONFIG": str(self.folder / "sysconfig")})
+
+    def pid(self):
+        return int((self.folder / "ippd.pid").read_text())
+
+    def answers(self):
+        with socket.socket() as sock:
+            return sock.connect_ex(("127.0.0.1", self.local)) == 0
+
+
+@pytest.fixture(params=SHELLS, ids=" ".join)
+def host(request):
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        made = Host(Path(folder), request.param)
+        yield made
+        made.script("stop")
+
+
+def statuses(host, *actions):
+    return [host.script(action).returncode for action in actions]
+
+
+def test_a_whole_life(host):
+    assert statuses(host, "status", "stop", "condrestart", "reload") == [3, 0, 0, 7] and not host.answers()
+    assert host.script("start").returncode == 0 and host.answers(), "it is ready when start returns"
+    first = host.pid()
+    status = Path(f"/proc/{first}/status").read_text()
+    assert f"Uid:\t{subprocess.check_output(['id', '-u', host.account], text=True).strip()}\t" in status
+    assert statuses(host, "status", "start", "reload", "configtest", "force-reload") == [0] * 5 and host.pid() == first
+    assert host.script("condrestart").returncode == 0 and host.pid() != first and host.answers()
+    assert host.script("stop").returncode == 0 and not host.answers()
+    assert not (host.folder / "ippd.pid").exists() and not (host.folder / "lock/ippd").exists()
+
+
+def test_settings_that_are_wrong_neither_start_nor_end_a_daemon(host):
+    host.configure("[nonsense]\nvalue = 1\n")
+    refused = host.script("start")
+    assert refused.returncode == 6 and "nonsense.value" in refused.stderr and host.script("configtest").returncode == 6
+    host.configure()
+    assert host.script("start").returncode == 0
+    before = host.pid()
+    host.configure("[nonsense]\nvalue = 1\n")
+    assert statuses(host, "restart", "condrestart", "reload") == [6, 6, 6]
+    assert host.pid() == before and host.answers()
+
+
+def test_stop_ends_the_whole_process_group(host):
+    assert host.script("start").returncode == 0
+    group = os.getpgid(host.pid())
+    os.kill(host.pid(), signal.SIGSTOP)  # it hears nothing any more: only KILL helps
+    text = (host.folder / "sysconfig").read_text().replace("STOP_TIMEOUT=20", "STOP_TIMEOUT=1")
+    (host.folder / "sysconfig").write_text(text)
+    stopped = host.script("stop")
+    assert stopped.returncode == 0 and "it is killed" in stopped.stdout and not host.answers()
+    left = [stat for stat in Path("/proc").glob("[0-9]*/stat") if _group(stat) == str(group)]
+    assert left == []
+
+
+def _group(stat):
+    try:
+        state, _, group = stat.read_text().rpartition(")")[2].split()[:3]
+    except OSError:
+        return None
+    return group if state != "Z" else None
+
+
+def test_files_that_a_crash_left_are_told_and_taken_over(host):
+    (host.folder / "lock/ippd").touch()
+    assert host.script("status").returncode == 2
+    with subprocess.Popen(["sleep", "100"]) as other:  # the number has gone to another program
+        (host.folder / "ippd.pid").write_text(f"{other.pid}\n")
+        assert host.script("status").returncode == 1
+        assert host.script("stop").returncode == 0 and other.poll() is None
+        other.kill()
+    (host.folder / "ippd.pid").write_text("no number\n")
+    assert host.script("start").returncode == 0
+    assert host.script("status").returncode == 0
+
+
+def test_wrong_use_and_what_is_not_installed(host):
+    assert statuses(host, "nonsense") == [2] and host.script().returncode == 2
+    with open(host.folder / "sysconfig", "a") as file:
+        file.write("PROGRAM=/nowhere/ippd\n")
+    assert host.script("start").returncode == 5
+
+
+def test_the_heads_that_chkconfig_and_insserv_read():
+    text = SCRIPT.read_text()
+    assert text.startswith("#!/bin/sh\n") and "# chkconfig: 2345 85 15\n# description: " in text
+    assert text.index("### BEGIN INIT INFO\n# Provides:          ippd\n") < text.index("### END INIT INFO\n")
+    assert "init.d/functions" not in text and os.access(SCRIPT, os.X_OK)

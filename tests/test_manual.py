@@ -1,0 +1,68 @@
+"""The manual pages and the completion: every setting and command is in them, man and bash understand them."""
+
+import subprocess
+import sys
+
+import pytest
+
+from ippd.cli import main
+from ippd.cli.table import COMMANDS
+from ippd.settings import SETTINGS
+
+
+@pytest.fixture
+def page(capsys):
+    """A function: a page as it is printed."""
+
+    def page(name):
+        assert main(["manual", name]) == 0
+        return capsys.readouterr().out
+
+    return page
+
+
+def as_text(roff, width=200):
+    """What man shows. Fails when groff has a warning."""
+    done = subprocess.run(["groff", "-man", "-Tutf8", "-P-cbou", "-ww", f"-rLL={width}n"], input=roff, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_every_command_with_its_arguments_is_in_the_manual(page):
+    shown = as_text(page("ippd.8"))
+    for command in COMMANDS:
+        assert f"ippd {command.words}" in shown and command.help in " ".join(shown.split()), command.words
+        for argument in command.arguments:
+            assert " ".join(argument.help.split()) in " ".join(shown.split()), (command.words, argument.flags)
+
+
+def test_every_setting_is_in_the_manual_with_its_default(page):
+    shown = " ".join(as_text(page("ippd.conf.5")).split())
+    for row in SETTINGS:
+        assert f"{row.name} {row.help}" in shown, row.name
+        assert not row.default or f"Default: {row.default}." in shown, row.name
+
+
+def complete(script, *words):
+    """What bash offers for the last of these words."""
+    typed = " ".join(f"'{word}'" for word in words)
+    code = f'{script}\nCOMP_WORDS=({typed}); COMP_CWORD={len(words) - 1}; _ippd 2>/dev/null; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    done = subprocess.run(["bash", "-uc", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_bash_completes_commands_flags_choices_and_settings(page):
+    script = page("completion")
+    nouns = {command.words.split()[0] for command in COMMANDS}
+    assert set(complete(script, "ippd", "")) >= nouns | {"--config", "--set"}
+    assert complete(script, "ippd", "user", "app") == ["approve"]
+    assert complete(script, "ippd", "-c", "user", "user", "app") == ["approve"], "a file that is called user is no command"
+    assert set(complete(script, "ippd", "user", "list", "--s")) == {"--status", "--set"}
+    assert "deliver" in complete(script, "ippd", "housekeeping", "d")
+    assert complete(script, "ippd", "--set", "local.a") == ["local.allow="]
+
+
+def test_a_page_that_is_none_is_refused():
+    done = subprocess.run([sys.executable, "-m", "ippd", "manual", "nonsense"], capture_output=True, text=True)
+    assert done.returncode == 2 and "invalid choice" in done.stderr

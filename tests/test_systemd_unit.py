@@ -1,0 +1,101 @@
+"""The systemd unit: what systemd says of it, what systemd 219 knows; readiness and watchdog over a real NOTIFY_SOCKET."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from ippd import watchdog
+
+UNIT = Path(__file__).parent.parent / "systemd" / "ippd.service"
+# The directives of systemd 219 that we use: a newer one would be ignored with a line in the log there, and protect nothing.
+KNOWN_219 = """
+    Description Documentation After Type NotifyAccess ExecStart ExecReload User Group UMask KillMode TimeoutStartSec
+    TimeoutStopSec WatchdogSec Restart RestartSec LimitNOFILE Environment RuntimeDirectory RuntimeDirectoryMode WorkingDirectory
+    NoNewPrivileges CapabilityBoundingSet PrivateDevices PrivateTmp ProtectSystem ProtectHome RestrictAddressFamilies
+    SystemCallArchitectures WantedBy
+"""
+
+
+def test_systemd_finds_nothing_wrong_with_it(tmp_path):
+    unit = tmp_path / "ippd.service"
+    unit.write_text(UNIT.read_text().replace("/usr/bin/ippd", "/bin/true"))
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_systemd_219_knows_each_line_of_it():
+    text = UNIT.read_text()
+    assert set(re.findall(r"^([A-Za-z]+)=", text, re.M)) <= set(KNOWN_219.split())
+    assert not re.search(r"^ProtectSystem=strict", text, re.M), "strict came with 232"
+
+
+@pytest.mark.parametrize(("environ", "seconds"), [
+    ({}, 0.0), ({"WATCHDOG_USEC": "60000000"}, 0.0), ({"WATCHDOG_USEC": "60000000", "NOTIFY_SOCKET": "/x"}, 20.0),
+    ({"WATCHDOG_USEC": "soon", "NOTIFY_SOCKET": "/x"}, 0.0), ({"WATCHDOG_USEC": "1", "NOTIFY_SOCKET": ""}, 0.0),
+])
+def test_the_time_between_two_signs_of_life(environ, seconds):
+    assert watchdog.seconds(environ) == seconds
+
+
+@pytest.fixture
+def manager(tmp_path):
+    """systemd's side of the socket; `hear()` waits for the next message."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "notify"))
+        sock.settimeout(60)
+        yield sock
+
+
+@pytest.fixture
+def daemon(manager, tmp_path):
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("IPPD_")}
+    environ |= {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "600000", "IPPD_CONFIG": "", "IPPD_LOCAL_LISTEN": "127.0.0.1:0",
+                "IPPD_PUBLIC_LISTEN": "127.0.0.1:0", "IPPD_DATA_DIRECTORY": str(tmp_path / "data"), "IPPD_DATA_RESERVE": "0",
+                "IPPD_SERVER_PROCESSES": "1", "IPPD_SERVER_DRAIN_TIMEOUT": "2s"}
+    process = subprocess.Popen([sys.executable, "-m", "ippd", "serve"], env=environ, cwd=UNIT.parent.parent, start_new_session=True)
+    yield process
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGCONT)
+    process.terminate()
+    process.wait(30)
+
+
+def hear(manager, *wanted):
+    """The next message that is one of these."""
+    while True:
+        text = manager.recv(1000).decode()
+        if text in wanted:
+            return text
+
+
+def serving(daemon):
+    children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
+    return next(int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text().startswith("ippd: serve"))
+
+
+def test_ready_signs_of_life_and_the_end(daemon, manager):
+    assert hear(manager, "READY=1", "WATCHDOG=1") in ("READY=1", "WATCHDOG=1")
+    assert hear(manager, "WATCHDOG=1")
+    daemon.terminate()
+    assert hear(manager, "STOPPING=1")
+    assert daemon.wait(30) == 0
+
+
+def test_a_daemon_that_does_not_answer_gives_no_sign_of_life(daemon, manager):
+    assert hear(manager, "WATCHDOG=1")
+    hung = serving(daemon)
+    os.kill(hung, signal.SIGSTOP)
+    manager.settimeout(2)
+    with pytest.raises(TimeoutError):  # what was sent before may still be there
+        for _ in range(5):
+            manager.recv(1000)
+    os.kill(hung, signal.SIGCONT)
+    manager.settimeout(60)
+    assert hear(manager, "WATCHDOG=1")

@@ -1,0 +1,212 @@
+"""The worker over each engine. Bad input: words that a shell would take for syntax, kill -9 at every point, an engine that goes away."""
+
+import os
+import subprocess
+import time
+
+import pytest
+
+from ippd.calls import Server
+from ippd.errors import Conflict
+from ippd.permissions import OPERATOR, SYSTEM
+from workerkit import Engine, Rig, make_apps, missing
+
+HOSTILE = ["3;id", "$(id)", "`id`", "it's \"quoted\"", "two\nlines\n", "-rf", "--", "Grüße 脳 🧠", " a ", "*", "\\", "a\tb", "$HOME"]
+POINTS = ["before-submit", "after-submit", "running", "before-results", "amid-results", "after-results"]
+
+
+@pytest.fixture(scope="module", params=["local", "slurm", "gridengine"])
+def engine(request, tmp_path_factory):
+    why = missing(request.param)
+    if why:
+        pytest.skip(why)
+    made = Engine(request.param, tmp_path_factory.mktemp("engine"))
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def rig(make_portal, engine, tmp_path):
+    folder = tmp_path / "rig"
+    folder.mkdir()
+    made = Rig(make_portal(apps__directory=make_apps(tmp_path / "apps", folder)), engine, folder)
+    made.ada = made.core.sessions.actor(made.portal.user())
+    yield made
+    made.stop()
+
+
+def test_hostile_words_arrive_exactly_as_typed(rig):
+    id = rig.submit(rig.ada, *HOSTILE)
+    rig.until(rig.worker(), rig.status(id))
+    assert rig.get(id)["status"] == "completed", rig.get(id)
+    assert rig.read(id, "words").split(b"\0")[:-1] == [word.encode() for word in HOSTILE]
+
+
+def test_inputs_go_in_and_results_usage_and_output_come_out(rig):
+    id = rig.submit(rig.ada, "print", files=[("scan 1.nii", b"voxels"), ("Gehirn 脳.nii", b" more")])
+    rig.until(rig.worker(), rig.status(id))
+    done = rig.get(id)
+    assert (done["status"], done["exit_code"], done["outputs"]) == ("completed", 0, ["inputs", "words", "log.txt", "errors.txt"])
+    assert sorted([rig.read(id, "inputs")]) == [b" morevoxels"] and rig.read(id, "log.txt") == b"one\n"
+    used = done["usage"]
+    assert used["engine"] == rig.engine.name and used["job"].isdecimal() and used["node"] == os.uname().nodename
+    assert used["started_at"] <= used["ended_at"] and used["cpu_seconds"] >= 0 and used["peak_bytes"] > 100_000
+    assert rig.core.outputs.open(rig.ada, id, "stderr").path.read_bytes() == b"two\n"
+    assert rig.ran(id) == 1 and list((rig.folder / "worker" / "jobs").iterdir()) == []
+
+
+def test_failures_keep_their_exit_code_and_reason(rig):
+    ids = [rig.submit(rig.ada, *words) for words in (("fail", "7"), ("die",), ("fail", "255"))]
+    ids.append(rig.submit(rig.ada, app="absent"))
+    ids.append(rig.submit(rig.ada, "nothing"))
+    worker = rig.worker(worker__slots=5)
+    rig.until(worker, lambda: all(rig.status(id)() for id in ids))
+    told = [(rig.get(id)["status"], rig.get(id)["exit_code"]) for id in ids]
+    assert told == [("failed", 7), ("failed", 137), ("failed", 255), ("failed", 127), ("failed", 0)]
+    assert rig.get(ids[0])["message"] == "it went wrong" and rig.get(ids[4])["message"] == "the app made no results"
+    assert [rig.ran(id) for id in ids] == [1, 1, 1, 0, 1]
+
+
+def test_a_container_gets_the_program_as_words(rig):
+    box = rig.folder / "box"
+    box.write_text('#!/bin/sh\necho "$1" >"$2/results/image"\nshift 2\nexec "$@"\n')
+    box.chmod(0o755)
+    id = rig.submit(rig.ada, "3;id", app="boxed")
+    rig.until(rig.worker(worker__container=f"{box} {{image}} {{folder}}"), rig.status(id))
+    assert rig.read(id, "image") == b"an image;id\n" and rig.read(id, "words") == b"3;id\0"
+
+
+def test_cancelling_ends_the_job_and_says_when_it_is_gone(rig):
+    running, waiting = rig.submit(rig.ada, "wait"), rig.submit(rig.ada, "wait")
+    worker = rig.worker(worker__slots=1)
+    rig.until(worker, rig.status(running, "running"))
+    assert rig.core.experiments.cancel(rig.ada, waiting)["gone"] is True
+    assert rig.core.experiments.cancel(rig.ada, running) == {"status": "cancelled", "was": "running", "gone": False}
+    rig.until(worker, lambda: rig.core.experiments.gone(rig.ada, running))
+    time.sleep(0.3)
+    rig.go.touch()  # would let it go on, were it there
+    assert subprocess.run(["pgrep", "-f", "[a]ct.sh wait"], stdout=subprocess.DEVNULL).returncode == 1
+    assert worker.step() == 0 and rig.ran(waiting) == 0
+
+
+def test_a_job_past_its_time_limit_is_ended_and_fails(rig):
+    id = rig.submit(rig.ada, "wait", time_limit=1)
+    rig.until(rig.worker(), rig.status(id))
+    assert (rig.get(id)["status"], rig.get(id)["message"]) == ("failed", "the job ran longer than its time limit of 1 s")
+
+
+def test_output_can_be_read_while_the_job_runs(rig):
+    id = rig.submit(rig.ada, "wait")
+    worker = rig.worker()
+    rig.until(worker, lambda: rig.core.outputs.open(rig.ada, id).size > 0)
+    assert rig.core.outputs.open(rig.ada, id).path.read_bytes() == b"waiting\n" and rig.get(id)["status"] == "running"
+    rig.go.touch()
+    rig.until(worker, rig.status(id))
+    assert rig.core.outputs.open(rig.ada, id).path.read_bytes() == b"waiting\nover\n"
+
+
+def test_a_running_job_is_suspended_and_goes_on(rig):
+    id = rig.submit(rig.ada, "wait")
+    worker = rig.worker()
+    rig.until(worker, rig.status(id, "running"))
+    rig.core.runs.suspend(rig.ada, id)
+    rig.until(worker, rig.status(id, "suspended"))
+    rig.go.touch()
+    for _ in range(8):
+        worker.step()
+        time.sleep(0.1)
+    assert rig.get(id)["status"] == "suspended"
+    rig.core.runs.resume(rig.ada, id)
+    rig.until(worker, rig.status(id))
+    assert rig.get(id)["status"] == "completed" and rig.ran(id) == 1
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_worker_that_is_killed_runs_nothing_twice_and_forgets_nothing(rig, point):
+    if point != "running":
+        rig.go.touch()
+    id = rig.submit(rig.ada, "wait", files=[("a.nii", b"1")])
+    rig.killed(point)
+    rig.go.touch()
+    rig.until(rig.worker(), lambda: rig.status(id)() and not list((rig.folder / "worker" / "jobs").iterdir()), 60)
+    assert rig.get(id)["status"] == "completed" and rig.ran(id) == 1
+    told = [row for row in rig.core.notifications.list(OPERATOR) if row["kind"] == "completed"]
+    assert len(told) == 1 and rig.get(id)["outputs"] == ["inputs", "words", "log.txt"]
+
+
+@pytest.mark.parametrize("engine", ["local"], indirect=True)
+@pytest.mark.parametrize("count", range(1, 7))
+def test_a_worker_that_is_killed_before_it_writes_its_journal(rig, count):
+    rig.go.touch()
+    id = rig.submit(rig.ada, "wait")
+    rig.killed(f"save={count}")
+    worker = rig.worker()
+    if count == 1:  # claimed, and nobody knows it: the lease ends, and it counts for nothing
+        rig.core.clock.forward(seconds=61)
+        assert rig.core.leases.lapse(SYSTEM) == 1
+    rig.until(worker, rig.status(id), 60)
+    assert rig.get(id)["status"] == "completed" and rig.ran(id) == 1
+
+
+def test_a_job_that_somebody_else_got_meanwhile_is_ended(rig):
+    id = rig.submit(rig.ada, "wait", restarts=3)
+    worker = rig.worker()
+    rig.until(worker, rig.status(id, "running"))
+    rig.core.clock.forward(seconds=61)
+    rig.core.leases.lapse(SYSTEM)
+    rig.core.queue.claim(OPERATOR)
+    rig.until(worker, lambda: not list((rig.folder / "worker" / "jobs").iterdir()))
+    assert rig.get(id)["status"] == "queued" and rig.ran(id) == 1
+    assert subprocess.run(["pgrep", "-f", "[a]ct.sh wait"], stdout=subprocess.DEVNULL).returncode == 1
+
+
+@pytest.mark.parametrize("engine", ["slurm", "gridengine"], indirect=True)
+def test_an_engine_that_is_down_fails_nothing(rig, engine):
+    running = rig.submit(rig.ada, "wait")
+    worker = rig.worker()
+    rig.until(worker, rig.status(running, "running"))
+    engine.master("down")
+    try:
+        later = rig.submit(rig.ada, "print")
+        rig.go.touch()
+        for _ in range(3):
+            worker.step()
+        assert (rig.get(running)["status"], rig.get(later)["status"]) in (("running", "submitted"), ("running", "queued"))
+    finally:
+        engine.master("up")
+    rig.until(worker, lambda: rig.status(running)() and rig.status(later)(), 90)
+    assert [rig.get(id)["status"] for id in (running, later)] == ["completed", "completed"]
+    assert [rig.ran(id) for id in (running, later)] == [1, 1]
+
+
+def test_fifty_experiments_with_two_slots(rig):
+    ids = [rig.submit(rig.ada, "print", str(number)) for number in range(50)]
+    worker, most = rig.worker(), []
+
+    def over():
+        most.append(len(rig.core.experiments.list(rig.ada, status="running")) + len(rig.core.experiments.list(rig.ada, status="queued")))
+        return not rig.core.experiments.list(rig.ada, status="submitted") and most[-1] == 0
+
+    rig.until(worker, over, 110)
+    assert max(most) == 2 and [rig.get(id)["status"] for id in ids] == ["completed"] * 50
+    assert [rig.ran(id) for id in ids] == [1] * 50
+
+
+@pytest.mark.parametrize("engine", ["local"], indirect=True)
+def test_a_folder_belongs_to_one_worker(rig):
+    rig.worker()
+    with pytest.raises(Conflict, match="another worker uses"):
+        rig.worker()
+
+
+@pytest.mark.parametrize("engine", ["local"], indirect=True)
+def test_a_daemon_that_is_away_is_waited_for(rig):
+    id = rig.submit(rig.ada, "wait")
+    worker = rig.worker()
+    rig.until(worker, rig.status(id, "running"))
+    url, worker._steps.server = worker._steps.server, Server("http://127.0.0.1:9")
+    rig.go.touch()
+    assert worker.step() == 1 and rig.get(id)["status"] == "running"
+    worker._steps.server = url
+    rig.until(worker, rig.status(id))
+    assert rig.get(id)["status"] == "completed" and rig.ran(id) == 1

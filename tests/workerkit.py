@@ -1,0 +1,207 @@
+"""A portal with apps and a worker for it, over a real batch engine; also the program of a worker that kills itself at a given point."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ippd.domain.submission import Part
+from ippd.permissions import OPERATOR
+from ippd.settings import load
+from ippd.worker import make_worker
+
+HERE = Path(__file__).resolve().parent
+TOOLS = {"slurm": ("slurmctld", "sbatch", "munged"), "gridengine": ("sge_qmaster", "qsub"), "local": ()}
+APP = """#!/bin/sh
+# Notes that it ran, gives its words back, and does what its first word says.
+echo "$IPPD_JOB" >>"$RUNS"
+printf '%s\\0' "$@" >results/words
+[ -z "$(ls inputs)" ] || cat inputs/* >results/inputs
+case $1 in
+    fail) echo "it went wrong" >&2; exit "$2" ;;
+    wait) echo waiting; while [ ! -e "$GO" ]; do sleep 0.1; done; echo over ;;
+    print) echo one; echo two >&2 ;;
+    die) kill -9 $$ ;;
+    nothing) rm -r results; mkdir results ;;
+esac
+"""
+
+
+def missing(engine):
+    """Why an engine cannot be started here, or None."""
+    if engine == "local":
+        return None
+    if os.geteuid() != 0:
+        return "an engine is started as root"
+    tools = [tool for tool in TOOLS[engine] if not shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")]
+    return f"not installed: {', '.join(tools)}" if tools else None
+
+
+class Engine:
+    """A real engine of one node; its commands find it through the environment."""
+
+    def __init__(self, name, folder):
+        self.name, self.folder = name, str(folder / name)
+        self.environment = {}
+        if name == "slurm":
+            self.environment = {"SLURM_CONF": f"{self.folder}/slurm.conf"}
+        elif name == "gridengine":
+            self.folder = "tests"
+            ports = {"SGE_QMASTER_PORT": "16544", "SGE_EXECD_PORT": "16545"}
+            self.environment = {"SGE_ROOT": "/var/lib/gridengine", "SGE_CELL": self.folder} | ports
+        os.environ |= self.environment
+        self.control("up")
+
+    def control(self, action):
+        if self.name != "local":
+            script = str(HERE / "engines" / f"{self.name}.sh")
+            path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+            done = subprocess.run(
+                [script, action, self.folder], env=os.environ | {"PATH": path}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=90
+            )
+            assert done.returncode == 0, done.stdout.decode()
+
+    def master(self, action):
+        """Take the master (slurmctld, sge_qmaster) down or up, while jobs run on."""
+        self.control(f"{action}-{'controller' if self.name == 'slurm' else 'master'}")
+
+    def stop(self):
+        self.control("down")
+        for name in self.environment:
+            os.environ.pop(name, None)
+
+
+class Rig:
+    """A portal, a user's hands on it, and workers."""
+
+    def __init__(self, portal, engine, folder):
+        self.portal, self.core, self.engine, self.folder = portal, portal.core, engine, folder
+        self.runs, self.go = folder / "runs", folder / "go"
+        self.workers = []
+
+    def settings(self, **more):
+        host, port = self.portal.local.host, self.portal.local.port
+        given = {
+            "worker.url": f"http://{host}:{port}", "worker.folder": self.folder / "worker", "worker.slots": 2, "worker.lease": "60s",
+        }  # fmt: skip
+        return [f"{name}={value}" for name, value in (given | {n.replace("__", "."): v for n, v in more.items()}).items()]
+
+    def worker(self, **more):
+        self.workers.append(make_worker(load("", {}, self.settings(**more)), self.engine.name))
+        return self.workers[-1]
+
+    def submit(self, ada, *words, files=(), app="act", **run):
+        parts = [Part("fact", "app", app)] + [Part("fact", name, str(value)) for name, value in run.items()]
+        parts += [Part("param", f"word{number}", word) for number, word in enumerate(words)]
+        parts += [Part("file", "scan", [data], name) for name, data in files]
+        return self.core.experiments.submit(ada, parts)["id"]
+
+    def get(self, id):
+        return self.core.experiments.get(OPERATOR, id)
+
+    def until(self, worker, condition, seconds=45):
+        """Let the worker work until something is so."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "this took too long"
+            worker.step()
+            time.sleep(0.1)
+
+    def status(self, id, *states):
+        return lambda: self.get(id)["status"] in (states or ("completed", "failed", "cancelled"))
+
+    def read(self, id, name):
+        return self.core.files.open(OPERATOR, id, name).path.read_bytes()
+
+    def ran(self, id):
+        """How often the program of an experiment was begun."""
+        lines = self.runs.read_text().split() if self.runs.exists() else []
+        return sum(line.startswith(f"ippd-{id}-") for line in lines)
+
+    def killed(self, point):
+        """Run a worker in a process of its own that kills itself at `point`; returns when it is dead."""
+        words = [sys.executable, __file__, point, self.engine.name, *self.settings()]
+        done = subprocess.run(words, env=os.environ | {"PYTHONPATH": str(HERE.parent)}, capture_output=True, timeout=60)
+        assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+
+    def stop(self):
+        self.go.touch()
+        for worker in self.workers:
+            worker.close()
+
+
+def make_apps(folder, rig_folder):
+    """The definitions of the test's apps."""
+    folder.mkdir()
+    program = folder / "act.sh"
+    program.write_text(APP.replace("$RUNS", str(rig_folder / "runs")).replace("$GO", str(rig_folder / "go")))
+    program.chmod(0o755)
+    params = {f"word{number}": "" for number in range(20)}
+    definition = {"Executable": "act.sh", "PARAMS": params, "FILES": ["scan"]}
+    (folder / "act.json").write_text(json.dumps(definition))
+    (folder / "boxed.json").write_text(json.dumps(definition | {"Container": "an image;id"}))
+    (folder / "absent.json").write_text(json.dumps(definition | {"Executable": "/no/such/program"}))
+    return folder
+
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def after(function):
+    """The function, and then death."""
+
+    def wrapped(*arguments, **named):
+        function(*arguments, **named)
+        die()
+
+    return wrapped
+
+
+def main(point, engine, *overrides):
+    """A worker that dies: at the n-th time its journal is written, or before or after it submits or uploads."""
+    from ippd.runners import ENGINES
+    from ippd.worker.journal import Entry
+
+    worker = make_worker(load("", {}, list(overrides)), engine)
+    module, server = ENGINES[engine], worker._steps.server
+    kind, _, number = point.partition("=")
+    if kind == "save":
+        save, left = Entry.save, [int(number)]
+
+        def counted(entry):
+            left[0] -= 1
+            if not left[0]:
+                die()
+            save(entry)
+
+        Entry.save = counted
+    elif kind == "before-submit":
+        module.submit = die
+    elif kind == "after-submit":
+        module.submit = after(module.submit)
+    elif kind in ("before-results", "after-results", "amid-results"):
+        post_form = server.post_form
+
+        def results(path, *arguments):
+            if not path.endswith("/results"):
+                return post_form(path, *arguments)
+            if kind == "amid-results":
+                return post_form(path, *arguments, die)
+            return after(post_form)(path, *arguments) if kind == "after-results" else die()
+
+        server.post_form = results
+    elif kind == "running":
+        say = server.post
+        server.post = lambda path, **fields: after(say)(path, **fields) if path.endswith("/running") else say(path, **fields)
+    while True:
+        worker.step()
+        time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
