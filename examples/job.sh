@@ -147,7 +147,7 @@ poll() { # takes one experiment, if one waits, and handles it; $found says wheth
     cd "$work" && rm -rf "$work/job"
 }
 
-say "polling $url"
+[ -n "$once" ] || say "polling $url"
 while [ -z "$ending" ]; do
     found=0
     if ! poll; then

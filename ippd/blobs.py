@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from ippd.errors import NoSpace, NotFound, TooLarge
 
 CHECK_EVERY = 64 << 20  # bytes between two looks at the free space
+NAME = re.compile(r"[0-9a-f]{32}")  # of a piece, inside its folder
 
 
 @dataclass(frozen=True)
@@ -133,13 +135,15 @@ class Blobs:
     def sweep(self, known: Callable[[list[str]], set[str]], older_than: float) -> int:
         """Remove bytes that nothing refers to; returns how many pieces. `known` tells which of a list of names are referred to.
 
-        Pieces changed after `older_than` (seconds since 1970) are left: an upload may be under way, or its rows not yet written.
+        Pieces changed after `older_than` (seconds since 1970) are left: an upload may be under way, or its rows not yet written. So is
+        whatever has no name of ours: the folder may have been another server's, whose files lie in folders of user ids as well.
         """
         removed = 0
         for folder in [entry for entry in os.scandir(self.folder) if entry.is_dir(follow_symlinks=False)]:
             if folder.name != "incoming" and not folder.name.isdecimal():
                 continue
-            old = [entry.name for entry in os.scandir(folder.path) if entry.stat(follow_symlinks=False).st_mtime < older_than]
+            ours = [entry for entry in os.scandir(folder.path) if NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)]
+            old = [entry.name for entry in ours if entry.stat(follow_symlinks=False).st_mtime < older_than]
             names = [f"{folder.name}/{name}" for name in old]
             used = set() if folder.name == "incoming" else known(names)
             for name in set(names) - used:

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import time
 
 import pytest
 
@@ -104,7 +105,7 @@ def test_the_sweep_removes_what_nothing_refers_to_and_leaves_what_is_young(blobs
     kept, orphan, young = (blobs.write(7, [b"x"]) for _ in range(3))
     for path in (kept.path, orphan.path):
         os.utime(blobs.path(path), (1000, 1000))
-    partial = blobs.incoming / "left"
+    partial = blobs.incoming / ("a1" * 16)
     partial.write_bytes(b"x")
     os.utime(partial, (1000, 1000))
     (blobs.folder / "notes of the operator").mkdir()
@@ -112,6 +113,16 @@ def test_the_sweep_removes_what_nothing_refers_to_and_leaves_what_is_young(blobs
     os.utime(blobs.folder / "notes of the operator" / "note", (1000, 1000))
     assert blobs.sweep(lambda names: {kept.path} & set(names), older_than=2000) == 2
     assert everything(blobs) == sorted([kept.path, young.path, "notes of the operator/note"])
+
+
+def test_the_sweep_leaves_the_files_of_the_server_whose_folder_it_was(blobs):
+    theirs = [blobs.folder / name for name in ("7/scan.nii.gz", "7/results/3.zip", "incoming/.nfs01", f"8/{'a1' * 16}/x", f"9/{'a1' * 15}")]
+    for path in theirs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("precious")
+    (blobs.folder / "7" / ("b2" * 16)).symlink_to(theirs[0])
+    assert blobs.sweep(lambda names: set(), older_than=time.time() + 1000) == 0
+    assert all(path.read_text() == "precious" for path in theirs)
 
 
 def test_the_reserve_is_given_up_once_and_made_again(blobs):

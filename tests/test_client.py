@@ -98,7 +98,8 @@ def test_without_a_login_one_is_told_how(ippd, words):
 def test_a_wrong_password_is_told(ippd, portal, tmp_path):
     portal.user()
     (tmp_path / "password").write_text("wrong wrong wrong")
-    status, _, errors = ippd("login", "ada@example.org", "--server", ippd.url, "--ca", ippd.authority, "--password-file", tmp_path / "password")
+    words = ("login", "ada@example.org", "--server", ippd.url, "--ca", ippd.authority)
+    status, _, errors = ippd(*words, "--password-file", tmp_path / "password")
     assert status == 1 and "password" in errors and not token_file().exists()
 
 

@@ -67,7 +67,7 @@ def test_retention_can_be_for_ever_and_notices_can_be_off(make_core, clock, scri
 
 
 def test_what_a_crash_left_in_the_middle_of_an_upload_is_swept(core, clock, ada, completed):
-    partial = core.blobs.incoming / "half"
+    partial = core.blobs.incoming / ("0f" * 16)
     partial.write_bytes(b"half an upload")
     orphan = core.blobs.write(ada.user, [b"renamed, but the row was never written"])
     for path in core.blobs.folder.rglob("*"):

@@ -65,7 +65,7 @@ def test_a_page_of_another_site_changes_nothing_on_the_local_listener(portal, he
 def test_a_page_of_another_site_reads_no_experiment_on_the_local_listener(portal, headers):
     token = portal.user()
     id = portal.public.post("/experiments/new", [("token", token), ("app", "echo")], files=[("scan", "patient.nii", b"data")]).json["id"]
-    for path in (f"/experiments/{id}", f"/api/experiments/{id}/file?path=patient.nii", f"/experiments/{id}/log", f"/experiments/{id}/files"):
+    for path in (f"/experiments/{id}", f"/api/experiments/{id}/file?path=patient.nii", f"/experiments/{id}/files"):
         reply = portal.local.get(path, headers=headers)
         assert reply.status in (401, 403) and b"data" not in reply.body, path
     assert portal.local.get(f"/experiments/{id}/file", path="patient.nii").body == b"data"  # a job script may

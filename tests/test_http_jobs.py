@@ -1,4 +1,4 @@
-"""The routes of apps and workers over HTTP. Bad input: broken JSON, other people's experiments, outsiders on local routes, gaps in output."""
+"""The routes of apps and workers. Bad input: broken JSON, other people's experiments, outsiders on local routes, gaps in output."""
 
 import json
 import threading
@@ -65,7 +65,7 @@ def test_what_is_for_workers_is_not_there_for_others(portal, path):
 
 @pytest.mark.parametrize(
     ("path", "body"),
-    [("claim", {}), ("claim", {"worker": "w", "seconds": "soon", "limit": 1}), 
+    [("claim", {}), ("claim", {"worker": "w", "seconds": "soon", "limit": 1}),
      ("claim", {"worker": "w", "seconds": 60, "limit": 1, "hosts": "x"}),
      ("claim", b"{"), ("claim", b"[]"), ("heartbeats", {}), ("heartbeats", {"claims": {"x": "y"}}), ("heartbeats", {"claims": []})],
 )  # fmt: skip

@@ -98,6 +98,23 @@ def test_a_text_field_of_300_mb_is_refused_when_it_passes_the_limit(portal):
     assert sent < 60
 
 
+def test_an_upload_of_unknown_length_is_cut_off_when_it_passes_the_quota(make_portal):
+    portal = make_portal(limits__user_bytes="3MB")
+    token = portal.user()
+    sent = 0
+
+    def bytes_of_a_file():
+        nonlocal sent
+        for _ in range(300):
+            sent += 1
+            yield bytes(MB)
+
+    reply = portal.public.post("/experiments/new", [("token", token), ("app", "echo")], [("scan", "a.nii", bytes_of_a_file())])
+    assert reply.status == 507 and "that you may store" in reply.json["error"]
+    assert sent < 60
+    assert [path for path in portal.core.blobs.folder.rglob("*") if path.is_file()] == []
+
+
 def test_a_file_over_its_limit_is_413_and_leaves_nothing(make_portal):
     portal = make_portal(limits__file_bytes="1MB")
     token = portal.user()

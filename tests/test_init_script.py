@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,16 @@ def test_stop_ends_the_whole_process_group(host):
     assert stopped.returncode == 0 and "it is killed" in stopped.stdout and not host.answers()
     left = [stat for stat in Path("/proc").glob("[0-9]*/stat") if _group(stat) == str(group)]
     assert left == []
+    deadline = time.monotonic() + 10
+    while waiting := [path for path in Path("/proc").glob("[0-9]*/cmdline") if _names(path, host.folder)]:
+        assert time.monotonic() < deadline, waiting
+
+
+def _names(cmdline, folder):
+    try:
+        return f"{folder}/ippd.conf".encode() in cmdline.read_bytes()
+    except OSError:
+        return False
 
 
 def _group(stat):

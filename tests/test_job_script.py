@@ -184,7 +184,8 @@ def test_one_that_ended_between_poll_and_start_is_left_alone(portal, ada, apps, 
     number = portal.core.experiments.submit(ada, echo())["id"]
     tools, url = tools_without(tmp_path / "bin", "curl"), f"http://127.0.0.1:{portal.local.port}/experiments/{number}"
     curl = tmp_path / "bin" / "curl"
-    curl.write_text(f'#!/bin/sh\ncase "$*" in */running) /usr/bin/curl -s -d exit_code=9 {url}/failed >&2 ;; esac\nexec /usr/bin/curl "$@"\n')
+    fail = f"/usr/bin/curl -s -d exit_code=9 {url}/failed >&2"
+    curl.write_text(f'#!/bin/sh\ncase "$*" in */running) {fail} ;; esac\nexec /usr/bin/curl "$@"\n')
     curl.chmod(0o755)
     done = job(PATH=tools)
     assert f"job.sh: experiment {number}: not ours any more\n" in done.stdout

@@ -250,3 +250,36 @@ def test_the_commands_that_make_keys_and_signatures(host):
     done = host.run("release", "sign", str(host.program), "1.0", "--key", str(host.folder / "key"))
     assert done.returncode == 0, done.stderr
     assert releases.check(releases.read_signature(host.program), "program", public).version == "1.0"
+
+
+SPEC = """Name: owner
+Version: 1
+Release: 1
+Summary: Owns the program
+License: none
+BuildArch: noarch
+%description
+Owns the program.
+%install
+install -D /dev/null %{{buildroot}}{path}
+%files
+{path}
+"""
+
+
+def test_a_program_that_belongs_to_a_package_is_left_to_its_manager(host):
+    """A real package that owns the file, in a package database of its own."""
+    home = host.folder / "home"
+    home.mkdir()
+    (home / "owner.spec").write_text(SPEC.format(path=host.program))
+    host.environ["HOME"] = str(home)
+    (home / ".rpmmacros").write_text(f"%_dbpath {home}/db\n%_topdir {home}/rpmbuild\n")
+    package = f"{home}/rpmbuild/RPMS/noarch/owner-1-1.noarch.rpm"
+    for command in (f"rpmbuild -bb --quiet {home}/owner.spec", f"rpm -i --justdb --nodeps {package}"):
+        subprocess.run(command, shell=True, check=True, env=host.environ, capture_output=True)
+    before = host.program.read_bytes()
+    host.release("2.0")
+    for words in (("2.0",), ("--back",)):
+        refused = host.run("update", *words)
+        assert refused.returncode == 1 and "belongs to the package owner-1-1.noarch: update it with rpm or yum" in refused.stderr
+    assert host.program.read_bytes() == before

@@ -4,9 +4,10 @@ import threading
 
 import jwt
 import pytest
+from sqlalchemy import event
 
 from conftest import PASSWORD, echo, join
-from ippd.errors import Conflict, Forbidden, Invalid, NotFound, TooMany, Unauthorized
+from ippd.errors import Conflict, Forbidden, Invalid, NotFound, TooMany, Unauthorized, Unavailable
 from ippd.permissions import ANONYMOUS, OPERATOR, Actor
 
 VISITOR = Actor("anonymous", address="192.0.2.1")
@@ -222,6 +223,68 @@ def test_only_the_newest_code_is_good_and_a_mail_flood_is_stopped(core):
     with pytest.raises(TooMany):
         for number in range(20):
             core.users.forgot_password(Actor("anonymous", address=f"192.0.2.{number}"), "ada@example.org")
+
+
+def test_a_log_in_that_began_before_the_password_was_changed_opens_no_session(core, monkeypatch):
+    ada = join(core)
+    matches = core.passwords.matches
+
+    def and_meanwhile_it_is_changed(password, digest):
+        right = matches(password, digest)
+        core.users.set_password(OPERATOR, ada.user, "another good password")
+        return right
+
+    monkeypatch.setattr(core.passwords, "matches", and_meanwhile_it_is_changed)
+    with pytest.raises(Unauthorized, match="password is wrong"):
+        log_in(core)
+    assert core.store.value("SELECT COUNT(*) FROM sessions") == 0
+
+
+def test_a_reset_that_finds_no_place_for_its_hash_does_not_use_the_code_up(core, monkeypatch):
+    join(core)
+    core.users.forgot_password(VISITOR, "ada@example.org")
+    code = reset_code(core)
+
+    def busy(password):
+        raise Unavailable
+
+    with monkeypatch.context() as patched:
+        patched.setattr(core.passwords, "hash", busy)
+        with pytest.raises(Unavailable):
+            core.users.reset_password(VISITOR, code, "a new good password")
+    core.users.reset_password(VISITOR, code, "a new good password")
+    log_in(core, password="a new good password")
+
+
+def test_whether_an_address_is_known_is_not_seen_in_what_a_reset_has_to_flush(core):
+    join(core)
+    changes = []
+    event.listen(core.store._database().engine, "commit", lambda connection: changes.append(connection.connection.total_changes))
+    flushes = []
+    for email in ("ada@example.org", "nobody@example.org"):
+        changes.clear()
+        core.users.forgot_password(VISITOR, email)
+        flushes.append(len(set(changes)))
+    assert flushes == [2, 2]
+
+
+def test_endless_addresses_do_not_fill_the_store(core):
+    for number in range(3):
+        with pytest.raises(Unauthorized):
+            log_in(core, email=f"{number}" + "x" * 60_000 + "@example.org")
+        core.users.forgot_password(VISITOR, f"{number}" + "x" * 60_000)
+    assert core.store.value("SELECT SUM(LENGTH(key)) FROM attempts") < 1000
+
+
+def test_the_addresses_of_one_network_are_counted_together(make_core):
+    core = make_core(auth__logins_per_minute=3)
+    for number in range(3):
+        with pytest.raises(Unauthorized):
+            core.sessions.log_in(Actor("anonymous", address=f"2001:db8::{number}"), "nobody@example.org", PASSWORD)
+    with pytest.raises(TooMany):
+        core.sessions.log_in(Actor("anonymous", address="2001:db8::ffff:1"), "nobody@example.org", PASSWORD)
+    with pytest.raises(Unauthorized):
+        core.sessions.log_in(Actor("anonymous", address="2001:db8:0:1::1"), "nobody@example.org", PASSWORD)
 
 
 def test_settings_are_the_users_own(core, ada, bob):

@@ -161,6 +161,14 @@ def test_a_job_that_somebody_else_got_meanwhile_is_ended(rig):
 
 
 @pytest.mark.parametrize("engine", ["slurm", "gridengine"], indirect=True)
+def test_a_job_that_the_engine_refuses_fails_with_its_words(rig):
+    id = rig.submit(rig.ada, app="greedy")
+    rig.until(rig.worker(), rig.status(id))
+    assert rig.get(id)["status"] == "failed" and rig.get(id)["restarts"] == 0
+    assert "the batch engine refuses the job: " in rig.get(id)["message"]
+
+
+@pytest.mark.parametrize("engine", ["slurm", "gridengine"], indirect=True)
 def test_an_engine_that_is_down_fails_nothing(rig, engine):
     running = rig.submit(rig.ada, "wait")
     worker = rig.worker()

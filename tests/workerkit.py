@@ -50,8 +50,9 @@ class Engine:
         if name == "slurm":
             self.environment = {"SLURM_CONF": f"{self.folder}/slurm.conf"}
         elif name == "gridengine":
-            self.folder = "tests"
-            ports = {"SGE_QMASTER_PORT": "16544", "SGE_EXECD_PORT": "16545"}
+            self.folder = f"tests{os.getpid()}"  # a cell and ports of its own: two runs at once must not meet
+            port = 22000 + 2 * (os.getpid() % 5000)
+            ports = {"SGE_QMASTER_PORT": str(port), "SGE_EXECD_PORT": str(port + 1)}
             self.environment = {"SGE_ROOT": "/var/lib/gridengine", "SGE_CELL": self.folder} | ports
         os.environ |= self.environment
         self.control("up")
@@ -144,6 +145,8 @@ def make_apps(folder, rig_folder):
     definition = {"Executable": "act.sh", "PARAMS": params, "FILES": ["scan"]}
     (folder / "act.json").write_text(json.dumps(definition))
     (folder / "boxed.json").write_text(json.dumps(definition | {"Container": "an image;id"}))
+    resources = {"SlurmJobResources": "--mem=900T", "SGEJobResources": "-l nosuch=1"}
+    (folder / "greedy.json").write_text(json.dumps(definition | resources))
     (folder / "absent.json").write_text(json.dumps(definition | {"Executable": "/no/such/program"}))
     return folder
 

@@ -1,6 +1,7 @@
 """`./build.sh demo`: one experiment through a daemon of its own, from sign-up to result, over the real interfaces."""
 
 import argparse
+import contextlib
 import gzip
 import hashlib
 import io
@@ -185,41 +186,50 @@ def main():
     if missing:
         print(f"demo: failed: the job script needs {' and '.join(missing)}; the package of that name has it")
         return 1
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what follows is cleaned up
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was begun is cleaned up
     folder = Path(tempfile.mkdtemp(prefix="ippd-demo-"))
-    inbox = Inbox(lambda line: say(f"   {line}"))
-    engine = Engine(given.engine, folder) if given.engine else None
-    daemon = Daemon(
-        folder, mail__host="127.0.0.1", mail__port=inbox.port, mail__from="ippd@demo.example",
-        notify__admin_email=ADMINISTRATOR, notify__interval="1s", **(engine.settings if engine else {}),
-    )
     try:
-        say(f"start the daemon in {folder}")
-        demo = Demo(daemon, daemon.start(), inbox, engine)
-        say(f"   {daemon.public} (TLS) and {daemon.local} answer")
-        result = demo.run()
-        last = f"demo: completed in {time.monotonic() - BEGIN:.0f} s: {os.path.relpath(result)}"
-        if given.keep:
-            print(last)
-            keep(demo)
-        status = daemon.stop()
-        expect(status == 0, f"the daemon ended with status {status}")
+        with contextlib.ExitStack() as begun:
+            last = play(folder, begun, given)
         print(last)
         return 0
     except KeyboardInterrupt:
         print("\nstopped")
         return 0 if given.keep else 130
     except Exception as failure:  # whatever it is, the last line says so
-        print("the end of the daemon's log:", *daemon.tail(), sep="\n  ", file=sys.stderr, flush=True)
+        log = folder / "ippd.log"
+        lines = log.read_text(errors="replace").splitlines()[-30:] if log.exists() else ["(the daemon was not started)"]
+        print("the end of the daemon's log:", *lines, sep="\n  ", file=sys.stderr, flush=True)
         reason = str(failure) if isinstance(failure, Failure) else f"{type(failure).__name__}: {failure}"
         print(f"demo: failed: {reason}", flush=True)
         return 1
     finally:
-        daemon.stop()
-        if engine:
-            engine.stop()
-        inbox.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def play(folder, begun, given):
+    """Start what is needed, run the steps, stop the daemon; returns the last line. `begun` ends what was started."""
+    inbox = Inbox(lambda line: say(f"   {line}"))
+    begun.callback(inbox.close)
+    engine = Engine(given.engine, folder) if given.engine else None
+    if engine:
+        begun.callback(engine.stop)
+    daemon = Daemon(
+        folder, mail__host="127.0.0.1", mail__port=inbox.port, mail__from="ippd@demo.example",
+        notify__admin_email=ADMINISTRATOR, notify__interval="1s", **(engine.settings if engine else {}),
+    )
+    begun.callback(daemon.stop)
+    say(f"start the daemon in {folder}")
+    demo = Demo(daemon, daemon.start(), inbox, engine)
+    say(f"   {daemon.public} (TLS) and {daemon.local} answer")
+    result = demo.run()
+    last = f"demo: completed in {time.monotonic() - BEGIN:.0f} s: {os.path.relpath(result)}"
+    if given.keep:
+        print(last)
+        keep(demo)
+    status = daemon.stop()
+    expect(status == 0, f"the daemon ended with status {status}")
+    return last
 
 
 if __name__ == "__main__":

@@ -106,7 +106,3 @@ class Daemon:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             return None
-
-    def tail(self, lines=30):
-        """The end of its log."""
-        return self.log.read_text(errors="replace").splitlines()[-lines:] if self.log.exists() else []

@@ -8,7 +8,8 @@ from portal import Failure
 
 ENGINES = ("local", "slurm", "gridengine")
 ROOT = Path(__file__).resolve().parents[2]
-PORTS = {"SGE_QMASTER_PORT": "16544", "SGE_EXECD_PORT": "16545"}
+PORT = 22000 + 2 * (os.getpid() % 5000)  # a cell and ports of its own: two runs at once must not meet
+PORTS = {"SGE_QMASTER_PORT": str(PORT), "SGE_EXECD_PORT": str(PORT + 1)}
 
 
 class Engine:
@@ -17,7 +18,7 @@ class Engine:
     def __init__(self, name, folder):
         """Start it. Raises Failure when it is not installed, or nobody may start it here."""
         self.name = name
-        self._place = "demo" if name == "gridengine" else str(folder / name)
+        self._place = f"demo{os.getpid()}" if name == "gridengine" else str(folder / name)
         self.environment = {
             "slurm": {"SLURM_CONF": f"{self._place}/slurm.conf"},
             "gridengine": {"SGE_ROOT": "/var/lib/gridengine", "SGE_CELL": self._place} | PORTS,

@@ -1,11 +1,15 @@
 """How often something was tried: counters in the store, so that all processes see the same."""
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from ippd.errors import TooMany
+from ippd.fields import network
 
 if TYPE_CHECKING:
     from ippd.core import Core
+
+LONGEST = 254  # characters: of an e-mail address
 
 
 class Attempts:
@@ -26,7 +30,7 @@ class Attempts:
                 "INSERT INTO attempts (key, started_at, count) VALUES (:key, :now, 1) ON CONFLICT (key) DO UPDATE SET "
                 f"count = CASE WHEN {stale} THEN 1 ELSE attempts.count + 1 END, "
                 f"started_at = CASE WHEN {stale} THEN :now ELSE attempts.started_at END RETURNING started_at, count",
-                key=f"{what}:{who}",
+                key=_key(what, who),
                 now=now,
                 window=window,
             )
@@ -36,8 +40,14 @@ class Attempts:
 
     def forget(self, what: str, who: str) -> None:
         """Forget the attempts of a key: it succeeded."""
-        self._core.store.execute("DELETE FROM attempts WHERE key = :key", key=f"{what}:{who}")
+        self._core.store.execute("DELETE FROM attempts WHERE key = :key", key=_key(what, who))
 
     def clean(self, older_than: float) -> int:
         """Remove counters begun before `older_than`; returns how many."""
         return self._core.store.execute("DELETE FROM attempts WHERE started_at < :then", then=older_than)
+
+
+def _key(what: str, who: str) -> str:
+    """The counter of an attempt. A whole network of IPv6 has one, and of an endless text only the digest is kept."""
+    who = network(who) if len(who) <= LONGEST else hashlib.sha256(who.encode("utf-8", "replace")).hexdigest()
+    return f"{what}:{who}"

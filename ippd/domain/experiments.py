@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ippd import fields
@@ -30,11 +30,14 @@ _SELECT = f"SELECT {', '.join('e.' + fact for fact in FACTS)} FROM experiments e
 class Draft:
     """A submission while it comes in: facts, parameters, and files that are on the disk already."""
 
-    def __init__(self, limits: dict[str, int], batch: Batch, owner: int, check: Callable[["Draft", bool], None]) -> None:
+    def __init__(
+        self, limits: dict[str, int], batch: Batch, owner: int, check: Callable[["Draft", bool], None], check_room: Callable[[int], None]
+    ) -> None:
         self.facts: dict[str, str] = {}
         self.params: dict[str, str] = {}
         self.files: list[tuple[str, str, Any]] = []
-        self._limits, self._batch, self._owner, self._check = limits, batch, owner, check
+        self._limits, self._batch, self._owner, self._check, self._check_room = limits, batch, owner, check, check_room
+        self._bytes = 0
         self._names: set[str] = set()
         self._counts: dict[str, int] = {}
 
@@ -52,8 +55,15 @@ class Draft:
         assert not isinstance(part.value, str)
         self._counts[part.name] = self._counts.get(part.name, 0) + 1
         self._check(self, False)  # what is wrong already is told before the bytes have come
-        blob = self._batch.write(self._owner, part.value, self._limits["file_bytes"])
+        blob = self._batch.write(self._owner, self._metered(part.value), self._limits["file_bytes"])
         self.files.append((part.name, unique_name(safe_name(part.filename), self._names), blob))
+
+    def _metered(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """The bytes of a file, as far as there is room for them: not every form says beforehand how long it is."""
+        for chunk in chunks:
+            self._bytes += len(chunk)
+            self._check_room(self._bytes)
+            yield chunk
 
     def check(self) -> None:
         """Hold the whole against the definition of its app. Raises Invalid with a sentence per field."""
@@ -89,9 +99,15 @@ class Experiments:
         assert actor.user is not None
         core = self._core
         limits = core.limits.of(actor.user)
-        core.limits.check_announced(actor.user, limits, announced or 0)
+        room = core.limits.check_announced(actor.user, limits, announced or 0)
         with core.blobs.batch() as batch:
-            draft = Draft(limits, batch, actor.user, lambda draft, whole: core.apps.check(draft.facts, draft.params, draft.counts, whole))
+            draft = Draft(
+                limits,
+                batch,
+                actor.user,
+                lambda draft, whole: core.apps.check(draft.facts, draft.params, draft.counts, whole),
+                lambda wanted: core.limits.check_room(limits, room, wanted),
+            )
             for part in parts:
                 draft.take(part)
             facts = fields.check(fields.Experiment, draft.facts)

@@ -33,22 +33,29 @@ class Limits:
         """The bytes that a user's files take."""
         return int(self._store.value("SELECT COALESCE(SUM(bytes), 0) FROM files WHERE user_id = :user", user=user))
 
-    def check(self, user: int, limits: dict[str, int], wanted: int) -> None:
+    def check(self, user: int, limits: dict[str, int], wanted: int) -> int:
         """Refuse a submission of `wanted` bytes: before its first byte by the announced length, and at its end by the real one.
 
-        Raises NoSpace past the user's bytes, TooMany past the experiments that may wait.
+        Returns the bytes that the user has room for. Raises NoSpace past them, TooMany past the experiments that may wait.
         """
         waiting = "SELECT COUNT(*) FROM experiments WHERE user_id = :user AND status IN ('submitted', 'queued')"
         if self._store.value(waiting, user=user) >= limits["waiting_experiments"]:
             raise TooMany(f"at most {limits['waiting_experiments']} experiments may wait at once", retry_after=60)
-        if self.used(user) + wanted > limits["user_bytes"]:
+        room = limits["user_bytes"] - self.used(user)
+        self.check_room(limits, room, wanted)
+        return room
+
+    def check_room(self, limits: dict[str, int], room: int, wanted: int) -> None:
+        """Raise NoSpace when `wanted` bytes are more than the user has room for."""
+        if wanted > room:
             raise NoSpace(f"this would take more than the {limits['user_bytes']} bytes that you may store: remove old experiments")
 
-    def check_announced(self, user: int, limits: dict[str, int], announced: int) -> None:
-        """Refuse a form by its announced length in bytes, before any of it is read. Raises TooLarge, NoSpace, TooMany."""
+    def check_announced(self, user: int, limits: dict[str, int], announced: int) -> int:
+        """Refuse a form by its announced length in bytes, before any of it is read. Raises and returns like `check`; also TooLarge."""
         # A form is a little longer than its files: what the text of one may take is not held against them.
         files = max(0, announced - self._core.settings["limits.form_bytes"])
         if files > limits["file_bytes"] * limits["files_per_experiment"]:
             raise TooLarge(f"a file may have at most {limits['file_bytes']} bytes")
-        self.check(user, limits, files)
+        room = self.check(user, limits, files)
         self._core.blobs.check_room(files)
+        return room

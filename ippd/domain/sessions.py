@@ -8,11 +8,13 @@ import jwt
 from ippd import fields
 from ippd.errors import Forbidden, Unauthorized
 from ippd.permissions import Actor, permits
+from ippd.store import Row
 
 if TYPE_CHECKING:
     from ippd.core import Core
 
 ALGORITHM = "HS256"
+WRONG = "the e-mail address or the password is wrong"
 NOT_YET = {
     "pending": "your account waits for approval",
     "denied": "your account was not approved",
@@ -39,16 +41,19 @@ class Sessions:
         core.attempts.count("log-in", email, settings["auth.lockout_failures"], settings["auth.lockout_time"])
         row = core.store.one("SELECT id, password, status FROM users WHERE email = :email", email=email)
         if not core.passwords.matches(password, row["password"] if row else None) or row is None:
-            raise Unauthorized("the e-mail address or the password is wrong")
+            raise Unauthorized(WRONG)
         core.attempts.forget("log-in", email)
         if row["status"] in NOT_YET:
             raise Forbidden(NOT_YET[row["status"]])
-        return self._start(row["id"], actor, settings["auth.remember_lifetime" if remember else "auth.token_lifetime"])
+        return self._start(row, actor, settings["auth.remember_lifetime" if remember else "auth.token_lifetime"])
 
-    def _start(self, user: int, actor: Actor, lifetime: float) -> str:
-        now = self._core.clock()
+    def _start(self, row: Row, actor: Actor, lifetime: float) -> str:
+        now, user = self._core.clock(), row["id"]
         id = secrets.token_hex(16)
         with self._core.store.write() as store:
+            # The hash took its time: a password that was changed meanwhile has ended all sessions, and must not begin one.
+            if store.value("SELECT password FROM users WHERE id = :user", user=user) != row["password"]:
+                raise Unauthorized(WRONG)
             store.insert("sessions", id=id, user_id=user, created_at=now, expires_at=now + lifetime, address=actor.address)
         claims = {"sub": str(user), "jti": id, "iat": int(now), "exp": int(now + lifetime)}
         return jwt.encode(claims, self._core.secret, ALGORITHM)

@@ -171,7 +171,9 @@ class Users:
 
     def _set_password(self, id: int, password: str, keep: str | None = None) -> None:
         fields.check(fields.Password, {"password": password})
-        digest = self._core.passwords.hash(password)
+        self._keep_password(id, self._core.passwords.hash(password), keep)
+
+    def _keep_password(self, id: int, digest: str, keep: str | None = None) -> None:
         with self._store.write() as store:
             if not store.execute("UPDATE users SET password = :digest WHERE id = :id", digest=digest, id=id):
                 raise NotFound(f"there is no user {id}")
@@ -196,10 +198,12 @@ class Users:
         Raises TooMany.
         """
         email = fields.address(email)
-        for who in (actor.address, email):
-            self._core.attempts.count("reset", who, self._core.settings["auth.resets_per_hour"], 3600)
+        most = self._core.settings["auth.resets_per_hour"]
+        self._core.attempts.count("reset", actor.address, most, 3600)
         code = secrets.token_urlsafe(32)
+        # Counted in the same transaction: whether the address is known must not be seen in whether there is something to flush.
         with self._store.write() as store:
+            self._core.attempts.count("reset", email, most, 3600)
             row = store.one("SELECT id FROM users WHERE email = :email AND status = :status", email=email, status=APPROVED)
             if row is None:
                 return
@@ -210,17 +214,18 @@ class Users:
 
     @permits("password.reset")
     def reset_password(self, actor: Actor, token: str, password: str) -> None:
-        """Set a new password with a mailed code, which is used up. Raises Invalid for a bad code or password, TooMany."""
+        """Set a new password with a mailed code, which is used up. Raises Invalid for a bad code or password, TooMany, Unavailable."""
         self._core.attempts.count("reset", actor.address, self._core.settings["auth.resets_per_hour"], 3600)
         fields.check(fields.Password, {"password": password})
         sql = "SELECT user_id FROM resets WHERE digest = :digest AND expires_at > :now"
         id = self._store.value(sql, digest=_digest(token), now=self._core.clock())
-        used = id is not None and self._store.execute("DELETE FROM resets WHERE digest = :digest", digest=_digest(token))
-        if not used:
-            raise Invalid("this code is not valid (any more): please ask for a new one")
-        self._set_password(id, password)
-        email = self._store.value("SELECT email FROM users WHERE id = :id", id=id)
-        self._core.attempts.forget("log-in", email)
+        # Hashed before the code is used up: it must still be good when there is no place for the hash now.
+        hashed = self._core.passwords.hash(password) if id is not None else ""
+        with self._store.write() as store:
+            if not store.execute("DELETE FROM resets WHERE digest = :digest AND user_id = :id", digest=_digest(token), id=id):
+                raise Invalid("this code is not valid (any more): please ask for a new one")
+            self._keep_password(id, hashed)
+            self._core.attempts.forget("log-in", store.value("SELECT email FROM users WHERE id = :id", id=id))
 
 
 def _digest(code: str) -> str:

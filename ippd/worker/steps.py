@@ -14,7 +14,7 @@ from ippd import command
 from ippd.calls import Refused, Server, Upload
 from ippd.runners.launcher import LAUNCHER
 from ippd.runners.tools import ENDED as JOB_ENDED
-from ippd.runners.tools import LIVE, LOST, MEMORY, OVERTIME, REFUSED, RUNNING, STOPPED, WAITING, EngineError, Seen
+from ippd.runners.tools import LIVE, MEMORY, OVERTIME, REFUSED, RUNNING, STOPPED, WAITING, EngineError, Seen
 from ippd.worker import outputs
 from ippd.worker.journal import CLAIMED, ENDED, STAGED, STOPPING, SUBMITTED, SUBMITTING, Entry
 
@@ -116,7 +116,8 @@ class Steps:
 
     def _find(self, entry: Entry, seen: Seen | None) -> bool:
         """The worker ended between a submission and its record, or the submission failed: is the job there?"""
-        if seen is not None or entry.path("begun").exists():
+        # What is known and never began is a submission that the engine refused (Slurm keeps a record of it).
+        if (seen is not None and seen.state in LIVE) or entry.path("begun").exists():
             log.info("experiment %d: found its job %s again", entry.id, seen.id if seen else "")
             return self._go(entry, SUBMITTED, engine_id=seen.id if seen else "")
         # Should the engine take both, only the first to start gets past its folder `begun`.
@@ -143,7 +144,7 @@ class Steps:
                 return False  # its folder may be behind, or the engine's books
         if seen is not None and seen.state in REASONS:
             return self._end(entry, "failed", exit_code=None, message=f"{REASONS[seen.state]} ({seen.note})")
-        note = seen.note if seen is not None and seen.state == LOST else "the batch engine knows nothing of it any more"
+        note = seen.note if seen is not None else "the batch engine knows nothing of it any more"
         return self._end(entry, "lost", message=f"the job was lost: {note}")
 
     def _ended(self, entry: Entry, status: int) -> bool:

@@ -1,10 +1,11 @@
 #!/bin/sh
 # A Grid Engine of one host on loopback for tests: gridengine.sh up|down|down-master|up-master CELL. Needs root.
 #   apt-get install --no-install-recommends gridengine-master gridengine-exec gridengine-client
-# The environment of its commands: SGE_ROOT, SGE_CELL, SGE_QMASTER_PORT and SGE_EXECD_PORT as below.
+# The environment of its commands: SGE_ROOT and SGE_CELL as below; SGE_QMASTER_PORT and SGE_EXECD_PORT must be set.
 set -eu
 action=$1 cell=$2
-SGE_ROOT=/var/lib/gridengine SGE_CELL=$cell SGE_QMASTER_PORT=16544 SGE_EXECD_PORT=16545
+SGE_ROOT=/var/lib/gridengine SGE_CELL=$cell
+: "${SGE_QMASTER_PORT:?}" "${SGE_EXECD_PORT:?}"
 export SGE_ROOT SGE_CELL SGE_QMASTER_PORT SGE_EXECD_PORT
 host=$(hostname -s)
 common=$SGE_ROOT/$cell/common

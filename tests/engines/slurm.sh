@@ -21,11 +21,12 @@ node_idle() { sinfo --noheader --format=%T | grep -Eq 'idle|mixed|allocated'; }
 
 configure() {
     mkdir -p "$folder/state" "$folder/spool" "$folder/log"
+    port=$((12000 + 2 * ($$ % 5000))) # so that two of them do not meet
     cat >"$SLURM_CONF" <<END
 ClusterName=tests
 SlurmctldHost=$host(127.0.0.1)
-SlurmctldPort=16917
-SlurmdPort=16918
+SlurmctldPort=$port
+SlurmdPort=$((port + 1))
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
@@ -47,7 +48,7 @@ MessageTimeout=3
 MinJobAge=60
 MailProg=/bin/true
 SchedulerParameters=sched_interval=2,batch_sched_delay=0,sched_min_interval=0,defer
-NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=1024 State=UNKNOWN
+NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=$(awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo) State=UNKNOWN
 PartitionName=tests Nodes=$host Default=YES MaxTime=INFINITE State=UP
 END
 }
