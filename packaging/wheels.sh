@@ -7,6 +7,9 @@ for platform in manylinux_2_17 manylinux2014 manylinux_2_12 manylinux2010 manyli
 done
 "$PYTHON_PREFIX/bin/python3.13" -m pip --quiet --disable-pip-version-check install --target "$OUT" --no-deps --no-compile \
     --only-binary :all: $platforms --require-hashes --requirement "$CENTOS/../packaging/requirements.lock"
+# Commands of the libraries: they name this machine's Python, and the lists of files name them.
+rm -r "$OUT/bin"
+rm "$OUT"/*.dist-info/RECORD
 # --no-merge-notes: newer compilers write notes that this strip does not understand.
 find "$OUT" -name '*.so' -exec strip --strip-unneeded --no-merge-notes {} +
 "${PYTHON:-python3}" "$CENTOS/python/lower.py" "$OUT"

@@ -35,6 +35,7 @@ def test_a_name_is_made_safe(sent, kept):
 
 def test_two_spellings_of_one_letter_are_one_name():
     assert safe_name("gr\u0061\u0308tz") == safe_name("gr\u00e4tz") == unicodedata.normalize("NFC", "gr\u0061\u0308tz")
+    assert safe_name("gra\x01\u0308tz") == safe_name("gr\u00e4tz"), "nor does what was between them keep them apart"
 
 
 def test_a_long_name_keeps_its_ending():

@@ -7,7 +7,7 @@ from typing import Any
 from ippd.domain.submission import Part
 from ippd.errors import Invalid, IppdError
 from ippd.fields import whole_number
-from ippd.http import Answer, Family, Request, account, file_answer, from_another_site, json_answer, zip_answer
+from ippd.http import Answer, Family, Request, account, file_answer, from_another_site, json_answer, json_text, list_answer, zip_answer
 from ippd.permissions import Actor
 
 # The facts of an experiment: the portal's word and the core's.
@@ -52,6 +52,11 @@ def render_error(request: Request, error: IppdError) -> Answer:
 def experiment_out(experiment: dict[str, Any]) -> dict[str, Any]:
     """EXPERIMENT, as listings show it."""
     return {word: experiment[name] for word, name in NAMES.items()} | {"created": timestamp(experiment["created_at"])}
+
+
+def experiment_text(experiment: dict[str, Any]) -> str:
+    """The same as JSON."""
+    return json_text(experiment_out(experiment))
 
 
 def queue_item_out(item: dict[str, Any]) -> dict[str, Any]:
@@ -185,12 +190,11 @@ def deny(request: Request, id: int) -> bool:
 
 # GET /experiments: token, optional limit, offset, status -> {"experiments": [EXPERIMENT]}, ascending id.
 @portal.get("/experiments", failure={})
-def experiments(request: Request) -> dict[str, Any]:
+def experiments(request: Request) -> Answer:
     query = request.query
     limit = whole_number(query["limit"], "limit", most=MOST) if "limit" in query else None
     offset = whole_number(query.get("offset", "0"), "offset", most=MOST)
-    found = request.core.experiments.list(request.actor, limit, offset, query.get("status"))
-    return {"experiments": [experiment_out(experiment) for experiment in found]}
+    return list_answer("experiments", request.core.experiments.list(request.actor, limit, offset, query.get("status"), experiment_text))
 
 
 # POST /experiments/new: token, then app, experimentName, experimentDescription, host, label; parameters; files -> {"id", "status"}.

@@ -26,7 +26,7 @@ def safe_name(name: str) -> str:
     """
     name = unicodedata.normalize("NFC", name.replace("\\", "/").rsplit("/", 1)[-1].strip())
     name = "".join(c if unicodedata.category(c)[0] in "LMN" or c in "._-+=@" else "_" for c in name if unicodedata.category(c) != "Cc")
-    name = name.lstrip("-.")
+    name = unicodedata.normalize("NFC", name).lstrip("-.")  # again: what went may have stood between a letter and its mark
     stem, ending = _divide(name)
     while len((stem + ending).encode()) > LONGEST_NAME:
         stem, ending = (stem[:-1], ending) if stem else (stem, ending[:-1])

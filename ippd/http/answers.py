@@ -33,6 +33,17 @@ def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None
     return Answer(status, {"Content-Type": "application/json", "Cache-Control": "no-store", **(headers or {})}, _encode(value).encode())
 
 
+def json_text(value: Any) -> str:
+    """The value as compact JSON, as `json_answer` writes it."""
+    return _encode(value)
+
+
+def list_answer(name: str, texts: Iterable[str]) -> Answer:
+    """{name: [...]} of items that are JSON text already."""
+    body = f'{{"{name}":[{",".join(texts)}]}}'.encode()
+    return Answer(200, {"Content-Type": "application/json", "Cache-Control": "no-store"}, body)
+
+
 def page(html: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
     """A page of HTML that loads styles and pictures from its own host only, runs no script and posts forms only there."""
     policy = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
