@@ -23,15 +23,16 @@ END
 
 say() { printf '%s\n' "build.sh: $*" >&2; }
 
-find_python() { # prints the first Python that is new enough and can make a virtual environment
-    for python in ${PYTHON:+"$PYTHON"} python3.13 python3.12 python3.11 python3; do
+find_python() { # prints the first Python that is new enough and can make a virtual environment; $PYTHON alone if it is set
+    if [ -n "${PYTHON:-}" ]; then set -- "$PYTHON"; else set -- python3.13 python3.12 python3.11 python3; fi
+    for python; do
         if "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             printf '%s\n' "$python"
             return
         fi
     done
-    say "no Python 3.11 or newer that can make a virtual environment was found (looked for python3.13, python3.12," \
-        "python3.11 and python3). On Debian: apt-get install python3 python3-venv; or name one: PYTHON=/path ./build.sh setup"
+    say "no Python 3.11 or newer that can make a virtual environment was found (looked for $*)." \
+        "On Debian: apt-get install python3 python3-venv; or name one: PYTHON=/path/to/python ./build.sh setup"
     return 1
 }
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ippd.errors import NoSpace, NotFound, TooLarge
 
-CHECK_EVERY = 64 << 20  # bytes between two looks at the free space
+CHECK_EVERY = 4 << 20  # bytes between two looks at the free space; the first chunk is preceded by one
 NAME = re.compile(r"[0-9a-f]{32}")  # of a piece, inside its folder
 
 
@@ -93,7 +93,7 @@ class Blobs:
         return Blob(f"{owner}/{new}", size, sha256)
 
     def _stream(self, partial: Path, chunks: Iterable[bytes], limit: int | None) -> tuple[int, str]:
-        digest, size, checked = hashlib.sha256(), 0, 0
+        digest, size, checked = hashlib.sha256(), 0, -CHECK_EVERY
         with open(partial, "xb", buffering=0, opener=_private) as file:
             for chunk in chunks:
                 size += len(chunk)

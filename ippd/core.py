@@ -1,6 +1,7 @@
 """The core: puts the domain together over one store, one upload folder and one clock."""
 
 import os
+import pwd
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -93,8 +94,10 @@ def open_core(settings: Mapping[str, Any], clock: Callable[[], float] = time.tim
     folder = Path(settings["data.directory"])
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if folder.stat().st_uid == os.geteuid():
-            folder.chmod(0o700)
+        owner = folder.stat().st_uid
+        if owner != os.geteuid():  # who owns a folder can put another secret into it
+            raise SettingsError(f"data.directory: {folder} belongs to {_name(owner)}, and this is {_name(os.geteuid())}")
+        folder.chmod(0o700)
         blobs = Blobs(Path(settings["data.uploads"] or folder / "uploads"), settings["data.reserve"], folder / "reserve")
         blobs.prepare()
     except OSError as error:
@@ -108,3 +111,10 @@ def open_core(settings: Mapping[str, Any], clock: Callable[[], float] = time.tim
         before_migration(store, Path(settings["backup.directory"] or folder / "backups"), settings["backup.keep"], clock)
     store.migrate()
     return Core(settings, store, blobs, clock)
+
+
+def _name(uid: int) -> str:
+    try:
+        return f"the account {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"the account with the number {uid}"

@@ -1,5 +1,6 @@
 """The application log and the access log: one format, one line per write, nothing forged in it and no secrets."""
 
+import functools
 import logging
 import os
 import re
@@ -28,6 +29,7 @@ SECRETS = (
     (re.compile(r"eyJ[\w-]{5,}(?:\.[\w-]*){0,2}"), "(hidden)"),  # a JWT: the base64 of {" and up to two more parts
     (re.compile(r"(\bhooks\.slack\.com/)[^\s\"'<>]+", re.I), r"\1(hidden)"),
 )
+SUSPICIOUS = re.compile(rf"{NAME}|bearer|basic|eyJ|hooks\.slack", re.I)  # what each of the above has in it; most lines have nothing
 
 
 def visible(text: str) -> str:
@@ -39,8 +41,9 @@ def visible(text: str) -> str:
 
 def blank(text: str) -> str:
     """The text without what looks like a password or a token."""
-    for pattern, instead in SECRETS:
-        text = pattern.sub(instead, text)
+    if SUSPICIOUS.search(text):
+        for pattern, instead in SECRETS:
+            text = pattern.sub(instead, text)
     return text
 
 
@@ -56,10 +59,14 @@ def request(id: str) -> Iterator[None]:
 
 def access(address: str, user: str, method: str, target: str, status: int, length: int, seconds: float) -> None:
     """Write one line of the access log: who asked for what, the status, bytes sent, seconds taken."""
+    logger = logging.getLogger(ACCESS)
+    if logger.disabled:
+        return
     asked = f"{method} {target.replace(' ', '%20')}".replace('"', "%22")
-    logging.getLogger(ACCESS).info(
-        '%s %s "%s" %d %d %.3f', address or "-", user or "-", asked, status, length, seconds
-    )
+    text = f'{address or "-"} {user or "-"} "{asked}" {status} {length} {seconds:.3f}'
+    for appender in logger.handlers or logging.getLogger().handlers:
+        if isinstance(appender, Appender):  # past logging's records, which took longer than the answer to a short request
+            appender.write(appender.lines.line("info", "access", text))
 
 
 class Lines(logging.Formatter):
@@ -72,14 +79,21 @@ class Lines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The lines for a record, each with a line end."""
-        now = self.clock()
-        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
-        name = record.name.removeprefix(APPLICATION + ".")
-        head = f"{moment} {record.levelname.lower()} {record.process} {visible(_request.get())} {name}:"
         lines = [record.getMessage()]
         if record.exc_info:
             lines += [f"| {line}" for line in self.formatException(record.exc_info).split("\n")]
-        return "".join(f"{head} {_line(line)}\n" for line in lines)
+        name = record.name.removeprefix(APPLICATION + ".")
+        return "".join(self.line(record.levelname.lower(), name, line) for line in lines)
+
+    def line(self, level: str, name: str, text: str) -> str:
+        """One line, with its end."""
+        now = self.clock()
+        return f"{_second(int(now))}.{int(now % 1 * 1000):03d}Z {level} {os.getpid()} {visible(_request.get())} {name}: {_line(text)}\n"
+
+
+@functools.lru_cache(8)
+def _second(now: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
 
 
 def _line(text: str) -> str:
@@ -91,20 +105,30 @@ def _line(text: str) -> str:
 class Appender(logging.Handler):
     """Appends to a file, or to standard error; several processes may append to the same file."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, lines: Lines) -> None:
         """Opens the file (empty: standard error). Raises OSError."""
         super().__init__()
-        self.path = path
+        self.path, self.lines = path, lines
+        self.setFormatter(lines)
         self.descriptor = _open(path) if path else os.dup(2)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record with one write(2), which O_APPEND keeps whole. A log that cannot be written stops nobody."""
+        """Write a record. A log that cannot be written stops nobody."""
         try:
-            os.write(self.descriptor, self.format(record).encode("utf-8", "backslashreplace"))
+            text = self.format(record)
         except Exception:
             self.handleError(record)
+        else:
+            self.write(text)
 
-    def handleError(self, record: logging.LogRecord) -> None:
+    def write(self, text: str) -> None:
+        """Append with one write(2), which O_APPEND keeps whole."""
+        try:
+            os.write(self.descriptor, text.encode("utf-8", "backslashreplace"))
+        except OSError:
+            self.handleError(None)
+
+    def handleError(self, record: logging.LogRecord | None) -> None:
         """Say on standard error that a line was lost, without the line: it may be what cannot be written."""
         try:
             os.write(2, f"ippd: cannot write to the log {self.path or 'on standard error'}\n".encode())
@@ -179,10 +203,9 @@ def stop() -> None:
 
 def _appender(name: str, path: str, clock: Callable[[], float]) -> Appender:
     try:
-        appender = Appender(path)
+        appender = Appender(path, Lines(clock))
     except OSError as error:
         stop()
         raise SettingsError(f"{name}: {path} cannot be opened: {error.strerror}") from None
-    appender.setFormatter(Lines(clock))
     _appenders.append(appender)
     return appender

@@ -95,6 +95,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("limits.log_bytes", size, "64MB", "Size of what one experiment may print while it runs.", True),
     Setting("limits.text_bytes", some_bytes, "64KB", "Size of one text field.", True),
     Setting("limits.form_bytes", some_bytes, "1MB", "Size of all text of one form.", True),
+    Setting("limits.params_bytes", some_bytes, "64KB", "Size of all parameters of one experiment.", True),
     Setting("limits.fields", SOME, "3000", "Fields and files of one form.", True),
     Setting("queue.claim_timeout", some_seconds, "10m",
             "Time after which an unacknowledged claim goes back to the queue.", True),

@@ -59,7 +59,12 @@ class Store:
         db = dataset.Database(
             f"sqlite:///{self.path}",
             # More connections than the pool are closed after use; a bounded pool deadlocks inside dataset's own lock.
-            engine_kwargs={"pool_size": 16, "max_overflow": -1, "connect_args": {"isolation_level": None, "timeout": 30}},
+            engine_kwargs={
+                "pool_size": 16,
+                "max_overflow": -1,
+                "pool_reset_on_return": None,  # `_transaction` leaves none open
+                "connect_args": {"isolation_level": None, "timeout": 30},
+            },
             ensure_schema=False,
             sqlite_wal_mode=False,
             on_connect_statements=list(PRAGMAS),
@@ -130,17 +135,23 @@ class Store:
         # Straight to the driver: the text layer of SQLAlchemy takes ten times as long as SQLite itself for a look-up by key.
         return self._local.driver.execute(sql, values)  # type: ignore[no-any-return]
 
-    def all(self, sql: str, **values: Any) -> list[Row]:
-        """The rows of a query (or of a statement with RETURNING inside `write`) as dicts; values are bound to :names."""
-        with self.read() if not self._inside() else _nothing():
+    def _query(self, sql: str, values: Row) -> tuple[Names, list[tuple[Any, ...]]]:
+        if self._inside():
             cursor = self._run(sql, values)
-            names = [column[0] for column in cursor.description]
-            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+            return [column[0] for column in cursor.description], cursor.fetchall()
+        # A single statement is a transaction of its own.
+        with self._translated(), closing(self._database().engine.raw_connection()) as lent:
+            cursor = lent.driver_connection.execute(sql, values)
+            return [column[0] for column in cursor.description], cursor.fetchall()
+
+    def all(self, sql: str, **values: Any) -> Rows:
+        """The rows of a query (or of a statement with RETURNING inside `write`) as dicts; values are bound to :names."""
+        names, rows = self._query(sql, values)
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     def tuples(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
         """Like `all`, as plain tuples: for long lists."""
-        with self.read() if not self._inside() else _nothing():
-            return self._run(sql, values).fetchall()
+        return self._query(sql, values)[1]
 
     def one(self, sql: str, **values: Any) -> Row | None:
         """The first row of a query, or None."""

@@ -19,7 +19,10 @@ def whole_file(path: Path, mode: int = 0o600, replace: bool = True) -> Iterator[
     if not replace and path.exists():
         raise FileExistsError(17, "is there already", str(path))
     partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
-    descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    try:
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    except OSError as error:  # nobody knows the partial name: what is wrong is the folder
+        raise OSError(error.errno, error.strerror, str(path.parent)) from None
     try:
         with open(descriptor, "w+b") as file:
             os.fchmod(file.fileno(), mode)  # whatever the umask is

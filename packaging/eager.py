@@ -3,6 +3,7 @@
 The unpacked files may fall to a cleaner of temporary files, and the program itself may be replaced by its next version, while it runs.
 What ippd and its libraries import at their start needs no word here.
 """
+# ruff: noqa: F401
 
 import _strptime  # time.strptime()
 import bz2  # tarfile and zipfile, when they meet such an archive
@@ -26,4 +27,4 @@ import linecache  # tracebacks
 import lzma
 import sqlite3.dbapi2
 import tokenize
-import unicodedata  # noqa: F401
+import unicodedata

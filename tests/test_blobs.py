@@ -101,6 +101,19 @@ def test_a_link_in_place_of_the_incoming_file_is_not_followed(blobs, tmp_path, m
     assert victim.read_text() == "precious"
 
 
+def test_small_uploads_of_unknown_length_do_not_fill_the_free_reserve(blobs, monkeypatch):
+    above = 3 << 20  # bytes
+    monkeypatch.setattr(blobs, "free", lambda: max(0, above - sum((blobs.folder / name).stat().st_size for name in everything(blobs))))
+    with pytest.raises(NoSpace, match="not enough room"):
+        for _ in range(10):
+            blobs.write(7, [bytes(1 << 20)])
+    assert len(everything(blobs)) == 3
+    blobs.remove(everything(blobs)[0])
+    with pytest.raises(NoSpace, match="not enough room"):
+        blobs.write(7, (bytes(1 << 20) for _ in range(100)))
+    assert len(everything(blobs)) == 2
+
+
 def test_the_sweep_removes_what_nothing_refers_to_and_leaves_what_is_young(blobs):
     kept, orphan, young = (blobs.write(7, [b"x"]) for _ in range(3))
     for path in (kept.path, orphan.path):

@@ -112,6 +112,16 @@ def test_what_root_does_belongs_to_the_account_of_the_daemon(run, tmp_path):
     assert (tmp_path / "password").stat().st_uid == 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_the_daemon_does_not_start_in_the_folder_of_another_account(run, tmp_path):
+    (tmp_path / "data").mkdir()
+    shutil.chown(tmp_path / "data", NOBODY, NOBODY)
+    done = run("serve")
+    assert done.returncode == 1
+    assert done.stderr == f"ippd: data.directory: {tmp_path}/data belongs to the account nobody, and this is the account root\n"
+    assert list((tmp_path / "data").iterdir()) == []
+
+
 def test_the_first_start_makes_a_certificate_and_tells_how_to_make_a_user(core, settings, tmp_path, capsys):
     service.prepare(core, settings())
     cert, key = f"{tmp_path}/data/certificate.pem", f"{tmp_path}/data/key.pem"

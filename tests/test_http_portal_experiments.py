@@ -2,6 +2,7 @@
 
 import pytest
 
+from conftest import echo
 from ippd.permissions import OPERATOR, Actor
 
 SCRIPT = Actor("local", name="script")
@@ -118,6 +119,29 @@ def test_listing_can_be_paged_and_is_whole_by_default(portal):
     for query in ({"limit": "x"}, {"limit": "-1"}, {"offset": "1e3"}, {"status": "lost"}, {"limit": "9" * 30}):
         assert list(portal.public.get("/experiments", token=token, **query).json) == ["error"]
         assert portal.public.get("/experiments", headers={"Authorization": f"Bearer {token}"}, **query).status == 400
+
+
+def test_a_list_that_is_longer_than_one_answer_should_be_is_whole_and_sent_while_it_is_made(portal):
+    token = portal.user()
+    ada = portal.core.sessions.actor(token)
+    ids = [portal.core.experiments.submit(ada, echo(comment="x" * 10_000))["id"] for _ in range(300)]
+    reply = portal.public.get("/experiments", token=token)
+    assert [experiment["id"] for experiment in reply.json["experiments"]] == ids
+    assert reply.headers["transfer-encoding"] == "chunked"
+    for limit, offset in ((200, 0), (128, 0), (129, 5), (1000, 250), (0, 0), (5, 1000)):
+        some = portal.public.get("/experiments", token=token, limit=limit, offset=offset).json["experiments"]
+        assert [experiment["id"] for experiment in some] == ids[offset : offset + limit], (limit, offset)
+
+
+def test_parameters_that_would_fill_every_listing_are_refused(portal):
+    token = portal.user()
+    # A control character takes six bytes as it is kept.
+    for fields in ([(f"field{number}", "x" * 60_000) for number in range(2)], [("comment", "\x01" * 12_000)]):
+        reply = portal.public.post("/experiments/new", [("token", token), ("app", "echo"), *fields], files=[])
+        assert reply.status == 413 and "at most 65536 bytes together" in reply.json["error"]
+    id = portal.public.post("/experiments/new", [("token", token), ("app", "echo"), ("comment", "x" * 60_000)], files=[]).json["id"]
+    assert portal.public.post(f"/experiments/{id}/relaunch", [("token", token), ("further", "x" * 60_000)]).status == 413
+    assert len(listed(portal, token)) == 1
 
 
 def test_experiments_of_others_are_not_there(portal):

@@ -15,8 +15,11 @@ export LIBS=-lrt
 export MODULE_BUILDTYPE=static PKG_CONFIG=false
 # These are in the headers of glibc 2.17, and not in 2.12.
 export ac_cv_header_sys_auxv_h=no ac_cv_header_linux_auxvec_h=no ac_cv_func_prlimit=no ac_cv_func_setns=no
-for module in _tkinter _curses _curses_panel readline _gdbm _dbm _uuid; do export "py_cv_module_$module=n/a"; done
-./configure --prefix=/opt/ippd-python --enable-shared --without-static-libpython --disable-test-modules \
+# Needs libraries that are not here, or a megabyte of tables that a program which speaks UTF-8 never reads.
+for module in _tkinter _curses _curses_panel readline _gdbm _dbm _uuid _multibytecodec _codecs_{cn,hk,iso2022,jp,kr,tw}; do
+    export "py_cv_module_$module=n/a"
+done
+./configure --prefix=/opt/ippd-python --enable-shared --without-static-libpython --disable-test-modules --without-doc-strings \
     --with-ensurepip=install --with-openssl="$PWD/deps" OPT="-DNDEBUG -fwrapv" \
     ZLIB_CFLAGS="$here" ZLIB_LIBS="$there -lz" BZIP2_CFLAGS="$here" BZIP2_LIBS="$there -lbz2" \
     LIBLZMA_CFLAGS="$here" LIBLZMA_LIBS="$there -llzma -lpthread" LIBFFI_CFLAGS="$here" LIBFFI_LIBS="$there -lffi" \

@@ -194,7 +194,7 @@ def experiments(request: Request) -> Answer:
     query = request.query
     limit = whole_number(query["limit"], "limit", most=MOST) if "limit" in query else None
     offset = whole_number(query.get("offset", "0"), "offset", most=MOST)
-    return list_answer("experiments", request.core.experiments.list(request.actor, limit, offset, query.get("status"), experiment_text))
+    return list_answer("experiments", request.core.experiments.shaped(request.actor, experiment_text, limit, offset, query.get("status")))
 
 
 # POST /experiments/new: token, then app, experimentName, experimentDescription, host, label; parameters; files -> {"id", "status"}.

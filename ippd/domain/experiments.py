@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ FACTS = (
 _NAMES = "(SELECT group_concat(name, '/') FROM (SELECT name FROM files f WHERE f.experiment_id = e.id AND f.kind = '{}' ORDER BY f.id))"
 _LINE = f"json_array({', '.join('e.' + fact for fact in FACTS)}, {_NAMES.format('input')}, {_NAMES.format('output')})"
 _PAGE = "SELECT group_concat(line, char(10)) FROM (SELECT {} AS line FROM experiments e WHERE {} ORDER BY e.id LIMIT :limit OFFSET :offset)"
+PIECE = 128  # experiments that are read at once
+KEPT = 4096  # characters of an experiment that is kept in memory
+LONGEST_FIELD = 200  # characters: it is kept for each file
 Anything = list[Any]
 
 
@@ -55,6 +59,8 @@ class Draft:
             return
         if not part.filename:  # "no file chosen", as browsers say it
             return
+        if len(part.name) > LONGEST_FIELD:
+            raise Invalid(f"the name of a field may have at most {LONGEST_FIELD} characters")
         if len(self.files) >= self._limits["files_per_experiment"]:
             raise TooLarge(f"an experiment may have at most {self._limits['files_per_experiment']} files")
         assert not isinstance(part.value, str)
@@ -118,6 +124,7 @@ class Experiments:
             facts = fields.check(fields.Experiment, draft.facts)
             run = fields.check(fields.Run, draft.facts)
             draft.check()
+            core.limits.check_params(draft.params)
             with self._store.write():
                 core.limits.check(actor.user, limits, sum(blob.bytes for _, _, blob in draft.files))
                 parents = self._parents(actor, run["parents"])
@@ -156,26 +163,38 @@ class Experiments:
         return id
 
     @permits("experiment.list")
-    def list(
-        self,
-        actor: Actor,
-        limit: int | None = None,
-        offset: int = 0,
-        status: str | None = None,
-        shape: Callable[[Row], Any] | None = None,
-    ) -> Anything:
+    def list(self, actor: Actor, limit: int | None = None, offset: int = 0, status: str | None = None) -> Anything:
         """The own experiments (all, for an operator) by ascending id; at most `limit`, after `offset`, of one `status`.
 
-        With `shape`, what that function makes of each one: something that never changes (a text), as it is kept and given out again for
-        as long as the experiment is the same. Raises Invalid for an unknown status.
+        Raises Invalid for an unknown status.
         """
+        return [_experiment(line) for line in self._each(actor, limit, offset, status)]
+
+    @permits("experiment.list")
+    def shaped(
+        self, actor: Actor, shape: Callable[[Row], Any], limit: int | None = None, offset: int = 0, status: str | None = None
+    ) -> Iterator[Any]:
+        """The same as what `shape` makes of each one: something that never changes (a text), as it is kept and given out again for as
+        long as the experiment is the same. They are read piece by piece: a long list is never in memory as a whole.
+        """
+        return (_made(shape, line) for line in self._each(actor, limit, offset, status))
+
+    def _each(self, actor: Actor, limit: int | None, offset: int, status: str | None) -> Iterator[str]:
         if status is not None and status not in STATES:
             raise Invalid(fields={"status": [f"this must be one of {', '.join(STATES)}"]})
         where, values = self._visible(actor, "experiment.list")
         if status:
             where, values = f"{where} AND e.status = :status", values | {"status": status}
-        lines = self._lines(where, limit=-1 if limit is None else limit, offset=offset, **values)
-        return [_shaped(shape, line) if shape else _experiment(line) for line in lines]
+        return self._pieces(f"{where} AND e.id > :after", sys.maxsize if limit is None else limit, offset, values)
+
+    def _pieces(self, where: str, left: int, offset: int, values: Row) -> Iterator[str]:
+        after = 0
+        while left > 0:
+            lines = self._lines(where, limit=min(left, PIECE), offset=offset, after=after, **values)
+            yield from lines
+            if len(lines) < PIECE:
+                return
+            left, offset, after = left - PIECE, 0, json.loads(lines[-1])[0]
 
     @permits("experiment.read")
     def get(self, actor: Actor, id: int) -> Row:
@@ -267,6 +286,10 @@ def _experiment(line: str) -> Row:
     experiment["user"] = experiment["user_id"]
     experiment["inputs"], experiment["outputs"] = (names.split("/") if names else [] for names in (inputs, outputs))
     return experiment
+
+
+def _made(shape: Callable[[Row], Any], line: str) -> Any:
+    return _shaped(shape, line) if len(line) <= KEPT else shape(_experiment(line))
 
 
 @functools.lru_cache(2048)

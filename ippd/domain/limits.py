@@ -1,5 +1,6 @@
 """Quotas: what a user may store and have waiting."""
 
+import json
 from typing import TYPE_CHECKING
 
 from ippd.errors import NoSpace, TooLarge, TooMany
@@ -49,6 +50,12 @@ class Limits:
         """Raise NoSpace when `wanted` bytes are more than the user has room for."""
         if wanted > room:
             raise NoSpace(f"this would take more than the {limits['user_bytes']} bytes that you may store: remove old experiments")
+
+    def check_params(self, params: dict[str, str]) -> None:
+        """Refuse parameters that take more than `limits.params_bytes` as they are kept: they are in every listing. Raises TooLarge."""
+        most = self._core.settings["limits.params_bytes"]
+        if len(json.dumps(params, ensure_ascii=False).encode()) > most:
+            raise TooLarge(f"the parameters of an experiment may have at most {most} bytes together")
 
     def check_announced(self, user: int, limits: dict[str, int], announced: int) -> int:
         """Refuse a form by its announced length in bytes, before any of it is read. Raises and returns like `check`; also TooLarge."""

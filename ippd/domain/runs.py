@@ -86,6 +86,7 @@ class Runs:
         if wrong := set(params) & set(spec["files"]):
             raise Invalid(fields={name: ["this is a file: it stays as it was"] for name in wrong})
         spec["params"] |= params
+        core.limits.check_params(spec["params"])
         limits = core.limits.of(actor.user)
         core.apps.check(_facts(old), spec["params"], {name: len(names) for name, names in spec["files"].items()}, whole=True)
         with core.blobs.batch() as batch:

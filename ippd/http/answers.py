@@ -1,9 +1,12 @@
 """What a handler can answer: JSON, a page, a redirect or nothing; files and zips stand in modules of their own."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 from urllib.parse import quote
+
+PIECE = 1 << 20  # bytes of a long list that are sent at once
 
 # json.dumps would make a new encoder for each call, as the separators are not the default ones.
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -39,9 +42,22 @@ def json_text(value: Any) -> str:
 
 
 def list_answer(name: str, texts: Iterable[str]) -> Answer:
-    """{name: [...]} of items that are JSON text already."""
-    body = f'{{"{name}":[{",".join(texts)}]}}'.encode()
-    return Answer(200, {"Content-Type": "application/json", "Cache-Control": "no-store"}, body)
+    """{name: [...]} of items that are JSON text already; a long list is sent while it is made."""
+    pieces = _pieces(name, texts)
+    body, further = next(pieces), next(pieces, None)
+    headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+    return Answer(200, headers, body if further is None else chain((body, further), pieces))
+
+
+def _pieces(name: str, texts: Iterable[str]) -> Iterator[bytes]:
+    held, size, before = [f'{{"{name}":['], 0, ""
+    for text in texts:
+        held += (before, text)
+        size, before = size + len(text), ","
+        if size >= PIECE:
+            yield "".join(held).encode()
+            held, size = [], 0
+    yield "".join([*held, "]}"]).encode()
 
 
 def page(html: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
