@@ -228,10 +228,9 @@ class Store:
 
     def version(self) -> int:
         """The schema version of the file: how many migrations it has seen; 0 when it is empty."""
-        with self.read() if not self._inside() else _nothing():
-            if self.value("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'meta'") is None:
-                return 0
-            return int(self.value("SELECT value FROM meta WHERE name = 'schema'") or 0)
+        if self.value("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'meta'") is None:
+            return 0
+        return int(self.value("SELECT value FROM meta WHERE name = 'schema'") or 0)
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the database. The write lock is held meanwhile, so that no writer can reset the log."""
@@ -255,11 +254,6 @@ class Store:
         if self._db is not None and self._pid == os.getpid():
             self._db.close()
         self._db, self._pid = None, 0
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 class _Operations:

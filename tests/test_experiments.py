@@ -44,6 +44,12 @@ def test_a_bad_app_is_refused_and_leaves_nothing(core, ada, app):
     assert "app" in refused.value.fields and core.experiments.list(ada) == [] and blobs_on_disk(core) == []
 
 
+def test_a_field_with_an_endless_name_is_refused_before_its_file_is_stored(core, ada):
+    with pytest.raises(Invalid, match="name of a field"):
+        core.experiments.submit(ada, [*echo(), Part("file", "f" * 201, [b"bytes"], "scan.nii")])
+    assert core.experiments.list(ada) == [] and blobs_on_disk(core) == []
+
+
 def test_a_client_that_vanishes_in_its_second_file_leaves_nothing(core, ada):
     def vanishing():
         yield from echo(("one.nii", b"whole"))
