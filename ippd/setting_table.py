@@ -53,7 +53,7 @@ SETTINGS: tuple[Setting, ...] = (
             env="UPLOAD_FOLDER"),
     Setting("data.reserve", size, "64MB", "Size of a file that is given up when the disk is full, to keep working."),
     Setting("server.processes", between(0, 256), "0", "Serving processes; 0: one per core, at most 4."),
-    Setting("server.threads", between(1, 1000), "4", "Threads of one process for short requests."),
+    Setting("server.threads", between(1, 1000), "2", "Threads of one process for short requests."),
     Setting("server.slow_threads", between(1, 10000), "64", "More threads of one process, for uploads and downloads."),
     Setting("server.slow_threads_per_address", SOME, "24", "How many of those one address may have."),
     Setting("server.connections", SOME, "2000", "Open connections of one process."),

@@ -207,7 +207,7 @@ def test_a_reload_takes_the_live_settings_and_names_those_that_wait():
     old = load("", {}, ["log.level=info"])
     new = load("", {"IPPD_MAIL_HOST": "mail.example.org"}, ["log.level=debug", "server.threads=9"])
     assert old.take(new) == (["mail.host", "log.level"], ["server.threads"])
-    assert (old["log.level"], old["server.threads"], old["mail.host"]) == ("debug", 4, "mail.example.org")
+    assert (old["log.level"], old["server.threads"], old["mail.host"]) == ("debug", 2, "mail.example.org")
     assert (old.source("mail.host"), old.source("server.threads")) == ("IPPD_MAIL_HOST", "default")
     assert old.take(old) == ([], [])
 
