@@ -1,5 +1,8 @@
 """What every test can ask for: settings over a temporary folder, a clock that is moved by hand, the core, people."""
 
+import os
+import shutil
+
 import pytest
 
 from ippd.core import open_core
@@ -9,6 +12,30 @@ from ippd.settings import load
 from serving import Portal
 
 PASSWORD = "correct horse battery"
+# Programs that the tests of a module (or a single test) run, with the Debian package of each. Where one is missing they are skipped, with this reason;
+# .ci/run installs them all, and takes a skipped test for a failure.
+PROGRAMS = {
+    "test_admin_browser": {"chromium": "chromium", "chromedriver": "chromium-driver"},
+    "test_certificate": {"openssl": "openssl", "curl": "curl"},
+    "test_http_access": {"curl": "curl"},
+    "test_init_script": {"busybox": "busybox-static"},
+    "test_install": {"unshare": "util-linux"},
+    "test_job_script": {"curl": "curl", "jq": "jq", "unzip": "unzip", "busybox": "busybox-static"},
+    "test_manual": {"groff": "groff-base"},
+    "test_rpm": {"rpmbuild": "rpm", "cpio": "cpio", "logrotate": "logrotate"},
+    "test_server_bodies": {"curl": "curl"},
+    "test_systemd_unit": {"systemd-analyze": "systemd"},
+    "test_a_program_that_belongs_to_a_package_is_left_to_its_manager": {"rpmbuild": "rpm"},
+}
+PLACES = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        wanted = PROGRAMS.get(item.module.__name__, {}) | PROGRAMS.get(item.originalname, {})
+        missing = [package for program, package in wanted.items() if not shutil.which(program, path=PLACES)]
+        if missing:
+            item.add_marker(pytest.mark.skip(reason=f"needs a program: apt-get install {' '.join(missing)}"))
 
 
 class Clock:
