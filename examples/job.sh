@@ -27,6 +27,9 @@ if [ "${1:-}" = --once ]; then
     once=yes
     shift
 fi
+case ${1:-} in
+    -*) stop "usage: job.sh [--once] [URL of the local listener]" ;;
+esac
 url=${1:-${JOB_URL:-http://127.0.0.1:8080}}
 for tool in curl jq; do
     command -v "$tool" >/dev/null || stop "the program $tool is needed; the package of that name has it"

@@ -90,6 +90,8 @@ def test_global_flags_may_stand_anywhere(tmp_path):
 
 def test_version_needs_no_settings(ippd):
     assert ippd("-c", "/nowhere", "version") == (0, f"ippd {VERSION}\n", "")
+    with pytest.raises(SystemExit):
+        parse(["--version"])
 
 
 def test_users_from_the_first_to_the_last(ippd, core):

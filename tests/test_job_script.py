@@ -266,3 +266,8 @@ def test_the_definition_of_the_demo_is_in_the_form_of_the_portal():
     assert set(backend["PARAMS"]) - set(backend["DEFAULTS"]) <= set(fields)
     assert {name for name, field in fields.items() if field["type"] == "attachment"} == set(backend["FILES"])
     assert os.access(EXAMPLES / "apps" / backend["Executable"], os.X_OK)
+
+
+def test_an_unknown_flag_is_not_taken_for_an_address():
+    done = subprocess.run(["sh", EXAMPLES / "job.sh", "--help"], capture_output=True, text=True, timeout=10)
+    assert done.returncode == 1 and "usage: job.sh [--once]" in done.stderr

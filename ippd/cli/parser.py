@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
+from ippd import VERSION
 from ippd.cli.call import Run
 from ippd.cli.rows import Command
 from ippd.cli.table import COMMANDS, GLOBAL, NOUNS
@@ -26,6 +27,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Run, Namespace, str | None, list[
 def make() -> ArgumentParser:
     """The whole parser."""
     top = _parser(ArgumentParser(prog="ippd", description="The portal daemon and its commands.", allow_abbrev=False), 0)
+    top.add_argument("--version", action="version", version=f"ippd {VERSION}", help="Print the version.")
     words = top.add_subparsers(metavar="COMMAND", required=True)
     nouns = {}
     for command in COMMANDS:
