@@ -12,8 +12,8 @@ from ippd.settings import load
 from serving import Portal
 
 PASSWORD = "correct horse battery"
-# Programs that the tests of a module (or a single test) run, with the Debian package of each. Where one is missing they are skipped, with this reason;
-# .ci/run installs them all, and takes a skipped test for a failure.
+# Programs that the tests of a module (or a single test) run, with the Debian package of each. Where one is missing they are skipped,
+# with this reason; .ci/run installs them all, and takes a skipped test for a failure.
 PROGRAMS = {
     "test_admin_browser": {"chromium": "chromium", "chromedriver": "chromium-driver"},
     "test_certificate": {"openssl": "openssl", "curl": "curl"},
