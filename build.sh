@@ -14,9 +14,11 @@ usage: ./build.sh COMMAND
                     --keep leaves the daemon running and says where it is
   test [ARGUMENTS]  run the tests; the arguments are pytest's
   lint              check the style (ruff) and the types (mypy)
+  binary            make dist/ippd, one file for hosts as old as CentOS 6 (on Debian; what it needs: centos/README.md)
+  audit             look at every file in dist/ippd: glibc symbols, search paths, stack, versions, size
   bench [PART ...]  measure the daemon against a bare cheroot server; without arguments all parts
 
-Each command does the setup that it needs first. The Python is python3.13, 3.12, 3.11 or python3, whichever is found
+Each command does the set-up that it needs first. The Python is python3.13, 3.12, 3.11 or python3, whichever is found
 first; PYTHON=/path/to/python ./build.sh setup takes another (remove .venv to change it later).
 END
 }
@@ -89,6 +91,12 @@ case $command in
         setup requirements-test.lock
         .venv/bin/python -m ruff check .
         exec .venv/bin/python -m mypy
+        ;;
+    binary)
+        exec bash packaging/binary.sh "$@"
+        ;;
+    audit)
+        exec packaging/audit.py "$@"
         ;;
     bench)
         setup

@@ -64,8 +64,17 @@ class Settings(Mapping[str, Any]):
 
 
 def warnings(settings: Settings) -> list[str]:
-    """Sentences about what works but should not stay: a file with secrets that every account can read."""
-    secrets = [row.name for row in SETTINGS if row.secret and ":" in settings.source(row.name) and settings[row.name]]
+    """Sentences about what works but should not stay: secrets that every account can read, in the file or in the list of processes."""
+    given = [row for row in SETTINGS if row.secret and settings[row.name]]
+    shown = [
+        f"{row.name} was given with --set, and every account can read command lines; use the file or {row.variable}"
+        for row in given
+        if settings.source(row.name) == "--set"
+    ]
+    return shown + _of_file(settings, [row.name for row in given if ":" in settings.source(row.name)])
+
+
+def _of_file(settings: Settings, secrets: list[str]) -> list[str]:
     try:
         open_to_all = bool(settings.file) and os.stat(settings.file).st_mode & stat.S_IROTH
     except OSError:

@@ -203,6 +203,11 @@ def test_a_file_with_a_password_that_all_can_read_is_warned_about(write):
     assert warnings(load(path, {"IPPD_MAIL_PASSWORD": "x"})) == []
 
 
+def test_a_secret_on_the_command_line_is_warned_of():
+    assert warnings(load("", {}, ["mail.password=x", "notify.admin_slack="])) == [
+        "mail.password was given with --set, and every account can read command lines; use the file or IPPD_MAIL_PASSWORD"]
+
+
 def test_a_reload_takes_the_live_settings_and_names_those_that_wait():
     old = load("", {}, ["log.level=info"])
     new = load("", {"IPPD_MAIL_HOST": "mail.example.org"}, ["log.level=debug", "server.threads=9"])
