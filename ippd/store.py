@@ -130,6 +130,10 @@ class Store:
             if "locked" in str(error) or "readonly" in str(error) or "unable to open" in str(error):
                 raise Unavailable(f"the database cannot be used now: {getattr(error, 'orig', error)}") from error
             raise
+        except (sqlite3.DatabaseError, sqlalchemy.exc.DatabaseError) as error:
+            if "malformed" in str(error) or "not a database" in str(error):
+                raise Unavailable(f"the database is damaged ({getattr(error, 'orig', error)}): restore a backup") from error
+            raise
 
     def _run(self, sql: str, values: Row) -> sqlite3.Cursor:
         # Straight to the driver: the text layer of SQLAlchemy takes ten times as long as SQLite itself for a look-up by key.

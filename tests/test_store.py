@@ -115,6 +115,15 @@ def test_a_database_of_a_newer_release_is_refused_with_a_sentence(store):
         store.migrate()
 
 
+def test_a_damaged_database_is_told_in_a_sentence(tmp_path):
+    path = tmp_path / "junk.sqlite"
+    path.write_bytes(b"no database at all" * 1000)
+    store = Store(path)
+    with pytest.raises(Unavailable, match="is damaged .*: restore a backup"):
+        store.version()
+    store.close()
+
+
 def test_a_full_disk_releases_the_reserve_and_says_so(tmp_path):
     released = []
     store = Store(tmp_path / "full.sqlite", on_full=lambda: released.append(1) or True)
