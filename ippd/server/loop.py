@@ -144,7 +144,7 @@ class Server:
         must not take the places of all others."""
         if not listener.local:
             return self.limits.connections_per_address
-        return self.limits.connections if uid in (0, os.geteuid()) else max(1, self.limits.connections // 4)
+        return self.limits.connections + 1 if uid in (0, os.geteuid()) else max(1, self.limits.connections // 4)
 
     def _idle(self) -> list[Connection]:
         with self._lock:
