@@ -301,3 +301,11 @@ def test_output_of_what_is_gone_is_swept(core, ada):
     core.outputs.append(WORKER, submit(core, ada), "stdout", 0, [b"x"])
     core.users.remove(OPERATOR, ada.user)
     assert core.housekeeping.sweep_orphans(SYSTEM) == 1
+
+
+def test_the_sweep_leaves_logs_that_an_older_server_kept_in_the_upload_folder(core):
+    core.outputs.folder.mkdir(parents=True)
+    for name in ("apache.log", "2020-01-01-0.stdout", "x.stderr"):
+        (core.outputs.folder / name).write_text("not ours")
+    core.housekeeping.sweep_orphans(SYSTEM, age=0)
+    assert len(list(core.outputs.folder.iterdir())) == 3

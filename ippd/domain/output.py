@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from ippd.core import Core
 
 STREAMS = ("stdout", "stderr")
+OURS = re.compile(rf"[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}-[0-9]+\.({'|'.join(STREAMS)})")
 SOME = 500
 
 
@@ -91,7 +93,8 @@ class Outputs:
         """Remove what belongs to no experiment, or to one whose files have expired; returns how many files."""
         if not self.folder.is_dir():
             return 0
-        removed, names = 0, sorted(os.listdir(self.folder))
+        # Only names that this module gives: the upload folder may be that of an older server, with logs of its own.
+        removed, names = 0, sorted(name for name in os.listdir(self.folder) if OURS.fullmatch(name))
         for start in range(0, len(names), SOME):
             some = {f"n{i}": name[:36] for i, name in enumerate(names[start : start + SOME])}
             places = ", ".join(f":{name}" for name in some)
