@@ -6,7 +6,7 @@ import re
 import secrets
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -81,6 +81,12 @@ def read(cert_path: str) -> tuple[list[str], float]:
     names = [value for kind, value in pairs if kind == "DNS"]
     names += [str(ip_address(value.strip())) for kind, value in pairs if kind == "IP Address"]
     return names, float(ssl.cert_time_to_seconds(found["notAfter"]))
+
+
+def pair(settings: Mapping[str, Any]) -> tuple[str, str]:
+    """The paths of the public listener's certificate and key: those of the settings, else the self-made ones."""
+    folder = Path(settings["data.directory"])
+    return (settings["public.certificate"] or str(folder / "certificate.pem"), settings["public.key"] or str(folder / "key.pem"))
 
 
 def check_pair(cert_path: str, key_path: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ippd import certificate
 from ippd.blobs import Blobs, private_text
 from ippd.domain.apps import Apps
 from ippd.domain.attempts import Attempts
@@ -63,11 +64,11 @@ class Core:
 
     def certificate_path(self) -> Path:
         """The certificate of the public listener: the one of the settings, else the self-made one."""
-        return Path(self.settings["public.certificate"] or Path(self.settings["data.directory"]) / "certificate.pem")
+        return Path(certificate.pair(self.settings)[0])
 
     def key_path(self) -> Path:
         """The private key that belongs to `certificate_path`."""
-        return Path(self.settings["public.key"] or Path(self.settings["data.directory"]) / "key.pem")
+        return Path(certificate.pair(self.settings)[1])
 
     def ready(self) -> list[str]:
         """What keeps the daemon from doing its work now, as sentences; empty when all is well."""

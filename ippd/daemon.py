@@ -15,7 +15,7 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ippd import logs, schedule, watchdog
+from ippd import certificate, logs, schedule, watchdog
 from ippd.admin import panel, reset
 from ippd.api.portal import portal
 from ippd.api.portal_jobs import jobs
@@ -63,7 +63,7 @@ class Daemon:
         self, settings: Settings, reload_settings: Callable[[], Settings], bound: list[Bound], lock: int, left: Inheritance | None = None
     ) -> None:
         self._settings, self._read_settings, self._bound, self._lock, self._left = settings, reload_settings, bound, lock, left
-        self._tls = make_context(*_pair(settings)) if settings["public.listen"] else None
+        self._tls = make_context(*certificate.pair(settings)) if settings["public.listen"] else None
 
     def run(self) -> int:
         """Start the processes and keep them running. Returns the exit status."""
@@ -117,7 +117,7 @@ class Daemon:
         """Take the new settings and the certificate over, or nothing. Returns (changed, waiting). Raises SettingsError."""
         new = self._read_settings()
         if self._tls:
-            load(self._tls, *_pair(new))
+            load(self._tls, *certificate.pair(new))
         changes = self._settings.take(new)
         logs.level(self._settings)
         return changes
@@ -239,11 +239,6 @@ def _sweep(settings: Settings) -> None:
         core.close()
     if pieces:
         log.warning("%d pieces of broken-off uploads were removed", pieces)
-
-
-def _pair(settings: Settings) -> tuple[str, str]:
-    folder = Path(settings["data.directory"])
-    return (settings["public.certificate"] or str(folder / "certificate.pem"), settings["public.key"] or str(folder / "key.pem"))
 
 
 def _address(name: str, sock: socket.socket) -> str:

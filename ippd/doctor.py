@@ -132,8 +132,7 @@ def pair(patient: Patient) -> Iterator[Finding]:
     if not settings["public.listen"]:
         yield OK, "there is no public listener", ""
         return
-    cert = settings["public.certificate"] or str(patient.folder / "certificate.pem")
-    key = settings["public.key"] or str(patient.folder / "key.pem")
+    cert, key = certificate.pair(settings)
     certificate.check_pair(cert, key)
     names, end = certificate.read(cert)
     days = int((end - patient.now) // DAY)
