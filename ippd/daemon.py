@@ -1,44 +1,34 @@
 """The daemon: what is started, reloaded and stopped, in order."""
 
+import ctypes
 import functools
 import gc
 import logging
 import os
 import resource
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
-from typing import Any, NoReturn
 
-from ippd import certificate, logs, schedule, watchdog
-from ippd.admin import panel, reset
-from ippd.api.portal import portal
-from ippd.api.portal_jobs import jobs
-from ippd.core import Core, open_core
-from ippd.errors import SettingsError, Unavailable
+from ippd import logs, watchdog
+from ippd.children import Bound, Children
+from ippd.core import open_core
+from ippd.errors import SettingsError
 from ippd.host.handover import REFUSED
-from ippd.http import account, cors, make_app
-from ippd.mail import make_send
 from ippd.permissions import SYSTEM
-from ippd.processes import REOPEN, Orders, Parent
-from ippd.server import Limits, Listener, Server, bind_tcp, bind_unix
-from ippd.server.tls import load, make_context
+from ippd.processes import Parent
+from ippd.server import bind_tcp, bind_unix
 from ippd.settings import Settings
 from ippd.succession import Inheritance, become_successor, inherited
 
-FAMILIES = (portal, jobs, panel, reset)
 MOST_PROCESSES = 4  # when the number is left to us
 SPARE_FILES = 500  # descriptors of a process besides its connections: the files that these read and write, the store
 LOCK = "ippd.lock"
-TIME_TO_RETIRE = 86400.0  # seconds that requests have that were under way when a successor took over
 
 log = logging.getLogger(__name__)
-Bound = tuple[str, socket.socket]  # the listener's name and its socket
 
 
 def serve(settings: Settings, reload_settings: Callable[[], Settings]) -> int:
@@ -62,15 +52,14 @@ class Daemon:
     def __init__(
         self, settings: Settings, reload_settings: Callable[[], Settings], bound: list[Bound], lock: int, left: Inheritance | None = None
     ) -> None:
-        self._settings, self._read_settings, self._bound, self._lock, self._left = settings, reload_settings, bound, lock, left
-        self._tls = make_context(*certificate.pair(settings)) if settings["public.listen"] else None
+        self._settings, self._bound, self._lock, self._left = settings, bound, lock, left
+        self._children = Children(settings, reload_settings, bound, must_be_ready=left is not None)
 
     def run(self) -> int:
         """Start the processes and keep them running. Returns the exit status."""
         count = self._settings["server.processes"] or min(MOST_PROCESSES, os.cpu_count() or 1)
         _allow_files(self._settings["server.connections"] + SPARE_FILES)
-        roles = [(f"ippd: serve {number}", self._serve) for number in range(1, count + 1)]
-        roles.append(("ippd: schedule", self._schedule))
+        roles = self._children.roles(count)
         if every := watchdog.seconds():
             roles.append(("ippd: watch", functools.partial(watchdog.watch, self._bound, every, reopen=logs.reopen)))
         parent = Parent(roles, self._settings["server.drain_timeout"])
@@ -78,7 +67,7 @@ class Daemon:
         parent.on_reload, parent.on_reopen = self._reload, logs.reopen
         parent.on_no_successor = (Path(self._settings["data.directory"]) / REFUSED).touch
         parent.on_succeed = lambda: parent.succeed(functools.partial(become_successor, self._lock, self._bound))
-        gc.freeze()  # what is loaded by now stays shared with the children
+        _share_memory()
         status = parent.run()
         log.info("stopped")
         return status
@@ -102,7 +91,7 @@ class Daemon:
         """In the parent: try the new settings. Returns whether the children should take them; if not, all stays as it is."""
         watchdog.tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
-            live, waiting = self._take()
+            live, waiting = self._children.take()
         except SettingsError as error:
             log.error("nothing was reloaded: %s", error)
             return False
@@ -112,76 +101,6 @@ class Daemon:
         if waiting:
             log.warning("these settings wait for a restart: %s", ", ".join(waiting))
         return True
-
-    def _take(self) -> tuple[list[str], list[str]]:
-        """Take the new settings and the certificate over, or nothing. Returns (changed, waiting). Raises SettingsError."""
-        new = self._read_settings()
-        if self._tls:
-            load(self._tls, *certificate.pair(new))
-        changes = self._settings.take(new)
-        logs.level(self._settings)
-        return changes
-
-    def _serve(self, orders: Orders) -> None:
-        """A serving process."""
-        core = open_core(self._settings)
-        if self._left and (problems := core.ready()):
-            raise Unavailable("; ".join(problems))  # then the predecessor goes on
-        apps = {name: make_app(FAMILIES, core, self._settings, name) for name in ("public", "local")}
-        server = Server([self._listener(name, sock, apps[name]) for name, sock in self._bound],
-                        Limits.of(self._settings), _log_access)  # fmt: skip
-        thread = threading.Thread(target=_whole_life, args=(server.run,), name="server")
-        thread.start()
-        orders.ready()
-
-        def reload() -> None:  # in the thread that makes the TLS connections
-            self._take_quietly()
-            for app in apps.values():
-                app.reload()
-
-        for order in orders:
-            if order == REOPEN:
-                logs.reopen()
-            else:
-                server.call(reload)
-        if orders.retired:  # a successor takes what comes: what is under way has all the time it needs
-            server.limits = replace(server.limits, drain_timeout=TIME_TO_RETIRE)
-        server.stop()
-        thread.join()
-        if server.drained:  # else some thread may still use it
-            core.close()
-
-    def _listener(self, name: str, sock: socket.socket, app: Callable) -> Listener:
-        if name == "local":
-            return Listener(name, sock, _with_request_id(app), local=True)
-        return Listener(name, sock, _with_request_id(app), self._tls, lambda origin: list(cors(self._settings, origin).items()))
-
-    def _schedule(self, orders: Orders) -> None:
-        """The process of the schedule: it has threads and nothing to do with the network."""
-        for _, sock in self._bound:
-            sock.close()
-        core: Core = open_core(self._settings)
-        stop = threading.Event()
-        patience = self._settings["server.drain_timeout"]
-        job = functools.partial(schedule.run, core, self._settings, make_send(self._settings), stop, log, patience)
-        thread = threading.Thread(target=_whole_life, args=(job,), name="schedule")
-        thread.start()
-        orders.ready()
-        for order in orders:
-            if order == REOPEN:
-                logs.reopen()
-            else:
-                self._take_quietly()
-        stop.set()
-        thread.join()
-        core.close()
-
-    def _take_quietly(self) -> None:
-        """In a child: the parent has told what changed; only what is wrong in the meantime is worth a line."""
-        try:
-            self._take()
-        except SettingsError as error:
-            log.error("this process keeps the old settings: %s", error)
 
 
 @contextmanager
@@ -258,34 +177,9 @@ def _allow_files(count: int) -> None:
         log.warning("this account may open %d files only; server.connections would need %d", hard, count)
 
 
-def _whole_life(function: Callable[[], Any]) -> None:
-    """Run what a process is for; if it fails, the process ends at once, so that the parent replaces it."""
-    try:
-        function()
-    except BaseException:
-        log.exception("the process ends after an error")
-        _end_now()
-
-
-def _end_now() -> NoReturn:
-    os._exit(1)
-
-
-def _with_request_id(app: Callable) -> Callable:
-    """The app, with the id of the request in all lines that it logs."""
-
-    def call(environ: dict[str, Any], start_response: Callable) -> Any:
-        with logs.request(environ["ippd.request_id"]):
-            return app(environ, start_response)
-
-    return call
-
-
-_account = functools.lru_cache(maxsize=1000)(account)
-
-
-def _log_access(facts: dict[str, Any]) -> None:
-    user = "" if facts["uid"] is None else _account(facts["uid"])
-    with logs.request(facts["request_id"]):
-        logs.access(facts["address"], user, facts["method"], facts["path"], facts["status"], facts["bytes"],
-                    facts["milliseconds"] / 1000)  # fmt: skip
+def _share_memory() -> None:
+    """What is loaded by now stays shared with the children; what loading it has left over goes back to the kernel."""
+    gc.collect()
+    gc.freeze()
+    with suppress(AttributeError):  # not every C library has it
+        ctypes.CDLL(None).malloc_trim(0)

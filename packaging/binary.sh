@@ -17,9 +17,9 @@ mkdir -p "$CACHE/work"
 work=$(mktemp -d "$CACHE/work/freeze.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 # PATH: the old objcopy. LD_LIBRARY_PATH: the only libgcc there is. PYTHONNOUSERSITE: only what is locked is seen.
-# PYINSTALLER_CONFIG_DIR: nothing from earlier runs is taken.
+# PYINSTALLER_CONFIG_DIR: nothing from earlier runs is taken. PYTHONNODEBUGRANGES: no columns of a source that is not there; 1.3 MB less.
 env SOURCE_DATE_EPOCH="$commit_time" PATH="$TOOLCHAIN/bin:$PATH" LD_LIBRARY_PATH="$FREEZER/libgcc" \
-    PYTHONPATH="$FREEZER/lib:$WHEELS" PYTHONNOUSERSITE=1 PYINSTALLER_CONFIG_DIR="$work/config" \
+    PYTHONNODEBUGRANGES=1 PYTHONPATH="$FREEZER/lib:$WHEELS" PYTHONNOUSERSITE=1 PYINSTALLER_CONFIG_DIR="$work/config" \
     "$PYTHON_PREFIX/bin/python3.13" -m PyInstaller --log-level ERROR --noconfirm \
     --distpath "$work/dist" --workpath "$work/build" packaging/ippd.spec
 mkdir -p dist

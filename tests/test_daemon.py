@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from ippd import certificate
+from mailservers import Inbox, smtp_server
 from serverkit import Reader, closed, get, post, read_answer, trusting, wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -258,11 +259,27 @@ def test_term_finishes_what_is_under_way_and_a_second_one_changes_nothing(start,
 
 def test_the_time_to_drain_has_an_end(start):
     daemon = start("server.drain_timeout=0.5", "server.processes=1").ready()
-    assert sorted(daemon.children.values()) == ["ippd: schedule", "ippd: serve 1"]
     upload = daemon.upload()
     daemon.signal(signal.SIGINT)
     assert daemon.process.wait(10) == 0
     assert closed(upload)
+
+
+def test_with_one_serving_process_the_schedule_is_a_thread_of_it(start):
+    """Also after that one was killed."""
+    inbox = Inbox()
+    with smtp_server(inbox) as port:
+        daemon = start("server.processes=1", "notify.interval=1", "notify.admin_email=admin@example.org", "mail.host=127.0.0.1",
+                       f"mail.port={port}", "mail.from=portal@example.org").ready()  # fmt: skip
+        for number in (1, 2):
+            assert list(daemon.children.values()) == ["ippd: serve 1"]
+            with daemon.plain() as connection:
+                form = f"email=u{number}@example.org&password=correct horse&confirm-password=correct horse"
+                connection.sendall(post("/users/new", form.encode(), "Content-Type: application/x-www-form-urlencoded"))
+                assert read_answer(connection).status == 200
+            assert wait_for(lambda count=number: len(inbox.messages) == count, START)
+            os.kill(next(iter(daemon.children)), signal.SIGKILL)
+            assert wait_for(lambda count=number: daemon.log.count("it is replaced") == count and daemon.children, START)
 
 
 def test_killing_the_parent_leaves_no_orphan_and_frees_the_port(start):

@@ -30,10 +30,11 @@ BODYLESS = (204, 304)
 class Application:
     """A WSGI callable. "public" knows no local route; "local" knows all of them and looks at who is calling."""
 
-    def __init__(self, families: Iterable[Family], core: "Core", settings: Mapping[str, Any], listener: str) -> None:
-        """Raises ValueError when two families have a route of the same method and path."""
+    def __init__(self, families: Iterable[Family], core: "Core | None", settings: Mapping[str, Any], listener: str) -> None:
+        """`core` may also be set later, before the first request. Raises ValueError when two families have a route of the same method
+        and path."""
         self._families = [*families, make_health()]
-        self._core, self._settings, self._local = core, settings, listener == "local"
+        self.core, self._settings, self._local = core, settings, listener == "local"
         check_conflicts(self._families)
         self._router = bottle.Router()
         self._prefixes: list[tuple[str, Family]] = []
@@ -65,7 +66,8 @@ class Application:
         """See PEP 3333, with the keys that ippd.server adds."""
         path, handle, family, route = self._find(environ)
         environ["PATH_INFO"] = path
-        request = Request(environ, self._core, self._settings, family, route)
+        assert self.core is not None
+        request = Request(environ, self.core, self._settings, family, route)
         answer = self._answer(request, handle)
         headers = self._common | (browsers.cors(self._settings, request.header("Origin")) if self._readable(request) else {})
         headers |= answer.headers
@@ -158,8 +160,8 @@ class Application:
         return not self._local or (request.route is not None and not request.route.local)
 
 
-def make_app(families: Iterable[Family], core: "Core", settings: Mapping[str, Any], listener: str) -> Application:
-    """The application of one listener, "public" or "local". Raises ValueError for routes that are there twice."""
+def make_app(families: Iterable[Family], core: "Core | None", settings: Mapping[str, Any], listener: str) -> Application:
+    """The application of one listener, "public" or "local"; `core` may be set later. Raises ValueError for routes that are there twice."""
     return Application(families, core, settings, listener)
 
 
