@@ -6,6 +6,7 @@ import sys
 import time
 
 import wrk
+from frozen import binary
 from growth import growth
 from hostile import hostile
 from jobs import worker
@@ -21,6 +22,7 @@ PARTS = {
     "hostile": hostile,
     "growth": growth,
     "worker": worker,
+    "binary": binary,
 }
 
 
