@@ -12,9 +12,15 @@ usage: ./build.sh COMMAND
                     start a daemon in a temporary folder and run one experiment through it, from sign-up to result, by the
                     job script, or by ippd worker in ENGINE: local, slurm or gridengine (as root; both must be installed);
                     --keep leaves the daemon running and says where it is
-  test [ARGUMENTS]  run the tests; the arguments are pytest's
+  test [--binary [FILE]] [ARGUMENTS]
+                    run the tests; the arguments are pytest's. With --binary all tests that start ippd, the whole HTTP suite among
+                    them, start dist/ippd (made first if it is missing or older than the sources) or FILE instead of the source
   lint              check the style (ruff) and the types (mypy)
   binary            make dist/ippd, one file for hosts as old as CentOS 6 (on Debian; what it needs: centos/README.md)
+  test-legacy [ARGUMENTS]
+                    run dist/ippd (made first if it is missing or older than the sources; IPPD_BINARY=FILE takes another) in
+                    roots with nothing but an old glibc and busybox, also on an emulated Linux 2.6.32, with all that can befall
+                    it there; as root; the arguments are pytest's
   audit             look at every file in dist/ippd: glibc symbols, search paths, stack, versions, size
   bench [PART ...]  measure the daemon against a bare cheroot server; without arguments all parts
 
@@ -72,6 +78,33 @@ setup() { # [LOCK]: install if anything has changed; of two at once, one waits f
     exec 9<&-
 }
 
+current_binary() { # makes dist/ippd if it is missing or older than what it is made of
+    sources="ippd packaging centos/python setup.cfg"
+    # shellcheck disable=SC2086
+    if [ -f dist/ippd ] && [ -z "$(find $sources -name __pycache__ -prune -o -type f -newer dist/ippd -print -quit)" ]; then
+        return
+    fi
+    bash packaging/binary.sh
+}
+
+legacy() { # what test-legacy needs besides the test environment: says all that is missing at once; makes the binary and the old glibc
+    missing=
+    for pair in busybox=busybox-static strace=strace unshare=util-linux curl=curl jq=jq unzip=unzip; do
+        command -v "${pair%=*}" >/dev/null || missing="$missing ${pair#*=}"
+    done
+    if [ -n "$missing" ]; then
+        say "test-legacy needs more programs: apt-get install$missing"
+        return 1
+    fi
+    if [ "$(id -u)" != 0 ]; then
+        say "test-legacy makes roots and mounts file systems: run it as root"
+        return 1
+    fi
+    [ -n "${IPPD_BINARY:-}" ] || current_binary
+    TOOLCHAIN=$(bash centos/python/compiler.sh)
+    export TOOLCHAIN
+}
+
 command=${1:-}
 [ $# -eq 0 ] || shift
 case $command in
@@ -85,6 +118,21 @@ case $command in
         ;;
     test)
         setup requirements-test.lock
+        left=$#
+        while [ "$left" -gt 0 ]; do # each word to the end, so that all have been there once
+            word=$1 left=$((left - 1))
+            shift
+            if [ "$word" = --binary ]; then
+                if [ "$left" -gt 0 ] && [ -f "$1" ] && [ -x "$1" ]; then
+                    word=--binary=$1 left=$((left - 1))
+                    shift
+                else
+                    current_binary
+                    word=--binary=dist/ippd
+                fi
+            fi
+            set -- "$@" "$word"
+        done
         exec .venv/bin/python -m pytest "$@"
         ;;
     lint)
@@ -94,6 +142,11 @@ case $command in
         ;;
     binary)
         exec bash packaging/binary.sh "$@"
+        ;;
+    test-legacy)
+        setup requirements-test.lock
+        legacy
+        exec .venv/bin/python -m pytest -o testpaths=centos/tests -o pythonpath=tests "$@"
         ;;
     audit)
         exec packaging/audit.py "$@"

@@ -9,11 +9,14 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from fcntl import LOCK_EX, LOCK_NB, flock
+from io import FileIO
 from pathlib import Path
 
 from ippd.errors import NoSpace, NotFound, TooLarge
 
 CHECK_EVERY = 4 << 20  # bytes between two looks at the free space; the first chunk is preceded by one
+LEAST = 1 << 20  # bytes that must be free for writes to the database
 NAME = re.compile(r"[0-9a-f]{32}")  # of a piece, inside its folder
 
 
@@ -63,10 +66,13 @@ class Blobs:
         name = secrets.token_hex(16)
         partial = self.incoming / name
         try:
-            size, digest = self._stream(partial, chunks, limit)
-            target = self.folder / str(owner)
-            target.mkdir(mode=0o700, exist_ok=True)
-            partial.rename(target / name)
+            with open(partial, "xb", buffering=0, opener=_private) as file:
+                with contextlib.suppress(OSError):  # a file system without locks: then the sweep goes by the time alone
+                    flock(file, LOCK_EX)  # until it has its name: the sweep sees by it that the writer lives
+                size, digest = self._stream(file, chunks, limit)
+                target = self.folder / str(owner)
+                target.mkdir(mode=0o700, exist_ok=True)
+                partial.rename(target / name)
             flush_folder(target)
         except OSError as error:
             partial.unlink(missing_ok=True)
@@ -92,21 +98,20 @@ class Blobs:
         flush_folder(target)
         return Blob(f"{owner}/{new}", size, sha256)
 
-    def _stream(self, partial: Path, chunks: Iterable[bytes], limit: int | None) -> tuple[int, str]:
+    def _stream(self, file: FileIO, chunks: Iterable[bytes], limit: int | None) -> tuple[int, str]:
         digest, size, checked = hashlib.sha256(), 0, -CHECK_EVERY
-        with open(partial, "xb", buffering=0, opener=_private) as file:
-            for chunk in chunks:
-                size += len(chunk)
-                if limit is not None and size > limit:
-                    raise TooLarge(f"a file may have at most {limit} bytes")
-                if size - checked >= CHECK_EVERY:
-                    self.check_room(1)
-                    checked = size
-                digest.update(chunk)
-                view = memoryview(chunk)
-                while view:
-                    view = view[file.write(view) :]
-            os.fsync(file.fileno())
+        for chunk in chunks:
+            size += len(chunk)
+            if limit is not None and size > limit:
+                raise TooLarge(f"a file may have at most {limit} bytes")
+            if size - checked >= CHECK_EVERY:
+                self.check_room(1)
+                checked = size
+            digest.update(chunk)
+            view = memoryview(chunk)
+            while view:
+                view = view[file.write(view) :]
+        os.fsync(file.fileno())
         return size, digest.hexdigest()
 
     @contextlib.contextmanager
@@ -132,20 +137,23 @@ class Blobs:
         with contextlib.suppress(FileNotFoundError):
             self.path(name).unlink()
 
-    def sweep(self, known: Callable[[list[str]], set[str]], older_than: float) -> int:
+    def sweep(self, known: Callable[[list[str]], set[str]], older_than: float, abandoned: float = 0.0) -> int:
         """Remove bytes that nothing refers to; returns how many pieces. `known` tells which of a list of names are referred to.
 
         Pieces changed after `older_than` (seconds since 1970) are left: an upload may be under way, or its rows not yet written. So is
-        whatever has no name of ours: the folder may have been another server's, whose files lie in folders of user ids as well.
+        whatever has no name of ours: the folder may have been another server's, whose files lie in folders of user ids as well. What lies
+        in incoming/ goes when its writer has died (nobody holds its lock) and it was not changed after `abandoned`, else as the others.
         """
         removed = 0
         for folder in [entry for entry in os.scandir(self.folder) if entry.is_dir(follow_symlinks=False)]:
             if folder.name != "incoming" and not folder.name.isdecimal():
                 continue
             ours = [entry for entry in os.scandir(folder.path) if NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)]
-            old = [entry.name for entry in ours if entry.stat(follow_symlinks=False).st_mtime < older_than]
-            names = [f"{folder.name}/{name}" for name in old]
-            used = set() if folder.name == "incoming" else known(names)
+            partial = folder.name == "incoming"
+            since = max(abandoned, older_than) if partial else older_than
+            old = [entry for entry in ours if entry.stat(follow_symlinks=False).st_mtime < since]
+            names = [f"{folder.name}/{entry.name}" for entry in old if not partial or _is_abandoned(entry.path)]
+            used = set() if partial else known(names)
             for name in set(names) - used:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self.folder / name)
@@ -167,6 +175,11 @@ class Blobs:
             self.release_reserve()
             return False
         return True
+
+    def make_room(self) -> bool:
+        """Give the reserve up before the database meets a full disk; returns whether that was done."""
+        disk = os.statvfs(self.reserve_file.parent)
+        return disk.f_bavail * disk.f_frsize < LEAST and self.release_reserve()
 
     def release_reserve(self) -> bool:
         """Give the reserve up, so that the database can be written on a full disk; returns whether there was one."""
@@ -199,6 +212,18 @@ class Batch:
     def keep(self) -> None:
         """The rows that refer to these blobs are committed."""
         self.kept = True
+
+
+def _is_abandoned(path: str) -> bool:
+    """Whether nobody writes this piece any more."""
+    try:
+        with open(path, "rb") as file:
+            flock(file, LOCK_EX | LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        return True  # it has just got its name, or was given up; removing it again does no harm
 
 
 def _private(path: str, flags: int) -> int:

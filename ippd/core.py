@@ -107,7 +107,7 @@ def open_core(settings: Mapping[str, Any], clock: Callable[[], float] = time.tim
         raise Unavailable(f"a restore into {folder} did not come to its end: run it again")
     database = folder / "ippd.sqlite"
     os.close(os.open(database, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    store = Store(database, on_full=blobs.release_reserve)
+    store = Store(database, on_full=blobs.release_reserve, make_room=blobs.make_room)
     if 0 < store.version() < len(MIGRATIONS):
         before_migration(store, Path(settings["backup.directory"] or folder / "backups"), settings["backup.keep"], clock)
     store.migrate()

@@ -65,8 +65,8 @@ def connect(settings: Mapping[str, Any]) -> smtplib.SMTP:
     host, port, timeout = settings["mail.host"], settings["mail.port"], settings["mail.timeout"]
     security = settings["mail.security"]
     if security == "tls":
-        return smtplib.SMTP_SSL(host, port, timeout=timeout, context=ssl.create_default_context())
-    server = smtplib.SMTP(host, port, timeout=timeout)
+        return smtplib.SMTP_SSL(host, port, own_name(), timeout=timeout, context=ssl.create_default_context())
+    server = smtplib.SMTP(host, port, own_name(), timeout=timeout)
     if security == "starttls":
         try:
             server.starttls(context=ssl.create_default_context())
@@ -74,6 +74,21 @@ def connect(settings: Mapping[str, Any]) -> smtplib.SMTP:
             server.close()
             raise
     return server
+
+
+def own_name() -> str:
+    """What EHLO says: the full name of this host, else its address in brackets (RFC 5321, 4.1.1.1).
+
+    The library finds the same, but fails where nobody can resolve the name: getaddrinfo of glibc 2.17 and older then reports an
+    error of the system (EAI_SYSTEM), which is no gaierror.
+    """
+    name = socket.getfqdn()
+    if "." in name:
+        return name
+    address = "127.0.0.1"
+    with contextlib.suppress(OSError):
+        address = socket.gethostbyname(socket.gethostname())
+    return f"[{address}]"
 
 
 def mailbox(address: str) -> str:

@@ -36,12 +36,13 @@ NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "lustre", "g
 class Store:
     """One database file. An object may be used by many threads of one process; after a fork it opens the file anew.
 
-    `on_full` is called (once per failure) when the disk is full, so that a reserve can be released before the caller tries again.
+    `make_room` is called before each write, and `on_full` (once per failure) when the disk is full all the same: either can release
+    a reserve, the one in time, the other before the caller tries again.
     """
 
-    def __init__(self, path: Path, on_full: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, path: Path, on_full: Callable[[], bool] = lambda: False, make_room: Callable[[], bool] = lambda: False) -> None:
         self.path = Path(path)
-        self._on_full = on_full
+        self._on_full, self._make_room = on_full, make_room
         self._local = threading.local()
         self._lock = threading.Lock()
         self._pid = 0
@@ -51,8 +52,7 @@ class Store:
         if self._pid != os.getpid():
             with self._lock:
                 if self._pid != os.getpid():
-                    self._db = self._open()
-                    self._pid = os.getpid()
+                    self._db, self._pid = self._open(), os.getpid()
         return self._db
 
     def _open(self) -> Any:
@@ -84,6 +84,7 @@ class Store:
 
         Raises NoSpace when the disk is full, Unavailable when the database cannot be written.
         """
+        self._make_room()
         with self._transaction("BEGIN IMMEDIATE"):
             yield self
 
@@ -159,8 +160,7 @@ class Store:
 
     def one(self, sql: str, **values: Any) -> Row | None:
         """The first row of a query, or None."""
-        rows = self.all(sql, **values)
-        return rows[0] if rows else None
+        return next(iter(self.all(sql, **values)), None)
 
     def value(self, sql: str, **values: Any) -> Any:
         """The first column of the first row of a query, or None."""

@@ -50,6 +50,8 @@ class Client:
         # Answered and closed before all was sent: the answer is there to read all the same.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
             connection.request(method, path, body=body, headers=self.headers | dict(headers or {}))
+        if connection.sock is None:
+            raise ConnectionResetError("the server closed before the request was sent")
         answer = connection.getresponse()
         reply = Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
         if self.keep:

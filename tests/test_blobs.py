@@ -3,6 +3,8 @@
 import errno
 import hashlib
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -144,8 +146,45 @@ def test_the_reserve_is_given_up_once_and_made_again(blobs):
     assert blobs.keep_reserve() and blobs.reserve_file.exists()
 
 
+def test_the_reserve_is_given_up_before_the_database_meets_a_full_disk_and_not_sooner(blobs, monkeypatch):
+    """The first log-in on a full disk failed: only that gave the reserve up."""
+    assert not blobs.make_room() and blobs.reserve_file.exists()
+    monkeypatch.setattr("ippd.blobs.LEAST", 1 << 60)  # no disk has so much room
+    assert blobs.make_room() and not blobs.reserve_file.exists()
+    assert not blobs.make_room()
+
+
 def test_a_secret_is_made_once_and_is_private(tmp_path):
     path = tmp_path / "secret"
     assert private_text(path, lambda: "first") == private_text(path, lambda: "second") == "first"
     assert path.stat().st_mode & 0o777 == 0o600
     assert [entry.name for entry in tmp_path.iterdir()] == ["secret"]
+
+
+def test_the_sweep_knows_a_slow_upload_from_one_whose_process_was_killed(blobs):
+    swept = []
+
+    def slow():
+        yield b"half"
+        (partial,) = blobs.incoming.iterdir()
+        os.utime(partial, (1000, 1000))
+        swept.append(blobs.sweep(lambda names: set(), older_than=0, abandoned=2000))
+        yield b" and half"
+
+    blob = blobs.write(7, slow())
+    assert swept == [0] and blobs.path(blob.path).read_bytes() == b"half and half"
+
+    code = ("import sys, time; from pathlib import Path; from ippd.blobs import Blobs\n"
+            f"blobs = Blobs(Path({str(blobs.folder)!r}), 0, Path({str(blobs.reserve_file)!r}))\n"
+            "def chunks():\n    yield b'half'\n    print('written', flush=True)\n    time.sleep(1000)\n"
+            "blobs.write(7, chunks())\n")
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as writer:
+        assert writer.stdout.readline() == b"written\n"
+        (partial,) = blobs.incoming.iterdir()
+        os.utime(partial, (1000, 1000))
+        assert blobs.sweep(lambda names: set(), older_than=0, abandoned=2000) == 0
+        writer.kill()
+        writer.wait()
+    assert blobs.sweep(lambda names: set(), older_than=0, abandoned=500) == 0, "it is too young"
+    assert blobs.sweep(lambda names: set(), older_than=0, abandoned=2000) == 1
+    assert everything(blobs) == [blob.path]

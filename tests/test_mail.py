@@ -1,6 +1,8 @@
 """One message to the outside: real SMTP servers and a real HTTPS endpoint on loopback."""
 
+import errno
 import smtplib
+import socket
 import ssl
 import time
 
@@ -44,6 +46,20 @@ def test_a_mail_arrives_with_its_headers_and_letters(mail_to):
     assert message.get_content().splitlines() == ["Grüße,", "das Portal", "x" * 2000]
     assert inbox.envelopes[0].content.isascii()
     assert max(map(len, inbox.envelopes[0].content.splitlines())) < 998
+
+
+def test_a_host_whose_name_nobody_can_resolve_sends_mail(mail_to, monkeypatch):
+    """An old glibc without a name server reports an error of the system, which smtplib lets through: no mail was ever sent."""
+
+    def unresolvable(name):
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(socket, "getfqdn", lambda name="": "node7")
+    monkeypatch.setattr(socket, "gethostbyname", unresolvable)
+    inbox = Inbox()
+    with smtp_server(inbox) as port:
+        mail_to(port)("email", ADA, "s", "b")
+    assert len(inbox.messages) == 1 and mail.own_name() == "[127.0.0.1]"
 
 
 def test_a_line_with_a_dot_does_not_end_the_mail(mail_to):

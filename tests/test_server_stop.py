@@ -50,6 +50,21 @@ def refused(port):
     return False
 
 
+def test_a_request_that_is_on_its_way_when_the_server_stops_is_answered(serve):
+    """A client that had connected, and was about to ask, saw its connection closed without an answer."""
+    served = serve()
+    idle, fresh, plain = served.tls(), served.tls(), served.plain()
+    idle.sendall(get())
+    assert read_answer(idle).status == 200
+    served.server.stop()
+    assert closed(idle)
+    for connection in (fresh, plain):
+        connection.sendall(get())
+        reply = read_answer(connection)
+        assert (reply.status, reply.headers["connection"]) == (200, "close")
+        connection.close()
+
+
 def test_requests_under_way_are_finished_and_idle_connections_closed(serve, gate):
     served = serve()
     idle, busy, upload, silent = served.tls(), served.tls(), served.tls(), served.raw_tls()

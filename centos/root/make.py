@@ -21,8 +21,8 @@ from lower import CALL_COMPATIBLE, KERNEL, OLD, lower
 LIBRARIES = "libc.so.6 ld-linux-x86-64.so.2 libm.so.6 libpthread.so.0 libdl.so.2 librt.so.1 libutil.so.1 libcrypt.so.1 \
 libresolv.so.2 libnss_files.so.2 libnss_dns.so.2".split()
 ABOVE_2_12 = re.compile(r"GLIBC_[29]\.(1[3-7])")
-PROGRAMS = "sh ash cat chmod chown cp cut date df echo env find grep head id kill ls mkdir mount mv nc ps pwd rm sed setsid \
-sleep sort stat su sync tail touch tr true uname umount wc wget which whoami".split()
+PROGRAMS = "sh ash cat chmod chown cp cut date df echo env find grep head id kill ls mkdir mktemp mount mv nc ps pwd rm sed setsid \
+sha256sum sleep sort stat su sync tail touch tr true uname umount unzip wc wget which whoami".split()
 FOLDERS = "bin dev/shm etc home lib64 opt proc root sbin tmp usr/bin usr/sbin var/lib var/log var/run var/tmp".split()
 FILES = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nippd:x:990:990::/var/lib/ippd:/bin/sh\nada:x:1000:1000::/home:/bin/sh\n",

@@ -21,6 +21,7 @@ READ, WRITE, READY, GONE = select.EPOLLIN, select.EPOLLOUT, -1, -2  # what a ste
 PIECE = 16 << 10  # bytes; the largest TLS record
 NOTHING = memoryview(b"")
 WANT_READ = (ssl.SSLWantReadError, BlockingIOError)
+FRESH_TIME = 1.0  # seconds that a new connection has for its first request when the server stops: the request may be on its way
 PLAIN_HTTP = "This port speaks HTTPS, not HTTP: please use an address that begins with https://"
 
 
@@ -48,17 +49,18 @@ class Connection:
         self._seen = self._end = self._needed = self._thrown = 0
         self.tls = listener.tls is not None
         self.state = HANDSHAKE if self.tls else HEAD
-        self.deadline = time.monotonic() + (limits.handshake_timeout if self.tls else limits.head_timeout)
+        now = time.monotonic()
+        self.deadline = now + (limits.handshake_timeout if self.tls else limits.head_timeout)
+        self._fresh_until = now + FRESH_TIME
 
     @property
     def idle(self) -> bool:
         """Whether it is between two requests."""
         return self.state == HEAD and not self.buffer and not self.busy
 
-    @property
-    def unused(self) -> bool:
-        """Whether no request is under way."""
-        return self.idle or self.state == HANDSHAKE
+    def unused(self, now: float) -> bool:
+        """Whether no request is under way, as far as can be told."""
+        return (self.idle or self.state == HANDSHAKE) and now >= self._fresh_until
 
     def step(self) -> int:
         """Do what can be done without waiting. Returns READ, WRITE, READY (a request for a thread) or GONE."""
@@ -86,7 +88,7 @@ class Connection:
 
     def next_request(self) -> int:
         """After an answer: look for a further request. Returns like step()."""
-        self.state, self.deadline = HEAD, time.monotonic() + self.limits.keepalive_timeout
+        self.state, self.deadline, self._fresh_until = HEAD, time.monotonic() + self.limits.keepalive_timeout, 0.0
         if self.buffer:
             self.deadline = time.monotonic() + self.limits.head_timeout
             if self._complete():

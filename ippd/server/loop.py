@@ -231,7 +231,7 @@ class Server:
                 self._accept_again()
         with self._lock:
             late = [connection for connection in self._connections.values()
-                    if not connection.busy and (now >= connection.deadline or (self._stopping and connection.unused))]
+                    if not connection.busy and (now >= connection.deadline or (self._stopping and connection.unused(now)))]
         for connection in late:
             fault = connection.expire()
             self._go_on(connection, self._refuse(connection, fault) if fault else GONE)
