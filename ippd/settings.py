@@ -42,7 +42,7 @@ class Settings(Mapping[str, Any]):
         return len(self._given)
 
     def source(self, name: str) -> str:
-        """Where the value came from: `default`, `ippd.conf:12`, `IPPD_PUBLIC_LISTEN` or `--set`."""
+        """Where the value came from: `default`, `/etc/ippd/ippd.conf:12`, `IPPD_PUBLIC_LISTEN` or `--set`."""
         return self._given[name].source
 
     def text(self, name: str) -> str:

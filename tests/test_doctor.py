@@ -1,13 +1,18 @@
 """ippd doctor: each check with what makes it warn or fail, on real folders, databases, certificates and ports."""
 
+import _ctypes
 import json
 import os
+import resource
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
+import program
 from conftest import echo
 from ippd import certificate
 from ippd.doctor import CHECKS, FAIL, OK, WARN, examine
@@ -156,9 +161,67 @@ def test_backups_that_are_not_made(core, make_core, settings, look, clock, tmp_p
 def test_the_command_says_all_and_its_exit_status_tells(tmp_path):
     kept = {name: value for name, value in os.environ.items() if not name.startswith("IPPD_")}
     environ = kept | {"IPPD_CONFIG": "", "IPPD_DATA_DIRECTORY": str(tmp_path / "data")}
-    run = [sys.executable, "-m", "ippd", "--set", "public.listen=127.0.0.1:0", "--set", "local.listen=", "doctor"]
+    run = program.words("--set", "public.listen=127.0.0.1:0", "--set", "local.listen=", "doctor")
     shown = subprocess.run(run, capture_output=True, text=True, env=environ)
-    assert shown.returncode == 1 and " 1 OK   unpack folder:" in shown.stdout and "\n        -> " in shown.stdout
+    assert shown.returncode == 1 and " 2 OK   unpack folder:" in shown.stdout and "\n        -> " in shown.stdout
     found = subprocess.run([*run, "--json"], capture_output=True, text=True, env=environ)
     assert found.returncode == 1 and {"number", "name", "level", "found", "advice"} == set(json.loads(found.stdout)[0])
     assert not (tmp_path / "data").exists(), "looking changes nothing"
+
+
+def test_where_the_daemon_not_this_command_has_unpacked_itself(core, settings, look):
+    """A process that holds the lock and has a library mapped out of an unpack folder in /tmp, as a one-file program has."""
+    with tempfile.TemporaryDirectory(prefix="_MEI", dir="/tmp") as unpacked:
+        shutil.copy(_ctypes.__file__, unpacked)
+        code = (f"import ctypes, fcntl, os, time; ctypes.CDLL({unpacked!r} + '/{os.path.basename(_ctypes.__file__)}')\n"
+                f"file = open({str(core.store.path.parent)!r} + '/ippd.lock', 'w'); fcntl.flock(file, fcntl.LOCK_EX)\n"
+                "print(os.getpid(), file=file, flush=True); print('held', flush=True); time.sleep(1000)")
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as holder:
+            assert holder.stdout.readline() == b"held\n"
+            assert look(settings(), "unpack folder") == [(WARN, "the daemon has unpacked itself in /tmp")]
+            resource.prlimit(holder.pid, resource.RLIMIT_NOFILE, (100, 100))
+            assert look(settings(), "file limits") == [(WARN, "a process may open 100 files, server.connections needs 2500")]
+            holder.kill()
+    assert look(settings(), "unpack folder")[0][0] == OK
+
+
+def test_files_of_another_account_and_secrets_that_are_open(core, settings, look):
+    folder = core.store.path.parent
+    (folder / "secret").chmod(0o644)
+    assert (WARN, f"{folder}/secret is open to other accounts (mode 644)") in look(settings(), "data folder")
+    if os.geteuid() == 0:
+        os.chown(folder / "ippd.sqlite", 65534, 65534)
+        assert (FAIL, f"{folder}/ippd.sqlite belongs to another account than its folder") in look(settings(), "data folder")
+
+
+def test_a_certificate_without_names(core, settings, look, tmp_path):
+    done = subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "36500",
+                           "-subj", "/CN=portal", "-keyout", tmp_path / "key", "-out", tmp_path / "cert"], capture_output=True)
+    assert done.returncode == 0, done.stderr
+    given = settings(public__listen="127.0.0.1:0", public__certificate=tmp_path / "cert", public__key=tmp_path / "key")
+    assert look(given, "certificate") == [
+        (WARN, f"{tmp_path}/cert names no host (it has no subjectAltName): no browser accepts it")]
+
+
+def test_who_may_use_the_local_listener(core, settings, look):
+    assert look(settings(), "local listener") == [(OK, "the local listener is for root and the daemon's account, and nobody else")]
+    assert look(settings(local__allow="daemon @root"), "local listener") == [
+        (OK, "the local listener is for root and the daemon's account, daemon, @root")]
+
+
+def test_settings_that_name_what_is_not_there(core, settings, look, tmp_path):
+    assert look(settings(), "settings") == [(OK, "no settings file: what the settings name is there")]
+    assert look(settings(log__file=tmp_path / "none/log"), "settings") == [
+        (FAIL, f"--set: log.file: there is no folder {tmp_path}/none")]
+    assert look(settings(local__allow="nobody-here"), "settings") == [
+        (WARN, "--set: local.allow: this host knows no account nobody-here")]
+
+
+def test_a_test_mail_that_is_not_taken_is_one_of_the_findings(tmp_path):
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sets = (f"data.directory={tmp_path}/data", "public.listen=127.0.0.1:0", "mail.host=127.0.0.1", f"mail.port={sock.getsockname()[1]}")
+        run = program.words(*(f"--set={one}" for one in sets), "doctor", "--json", "--mail", "you@example.org")
+        done = subprocess.run(run, capture_output=True, text=True, env={"IPPD_CONFIG": "", "PATH": os.environ["PATH"]})
+    last = json.loads(done.stdout)[-1]
+    assert done.returncode == 1 and (last["name"], last["level"]) == ("test mail", FAIL) and "Connection refused" in last["found"], last

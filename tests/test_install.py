@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = os.environ.get("IPPD_BINARY") or str(Path(sys.executable).with_name("ippd"))
+import program
+
+ROOT = Path(__file__).resolve().parents[1]
 CHANGED = ("/etc", "/usr/local/bin")  # copied first
 HIDDEN = ("/var/lib", "/var/log")  # empty
 
@@ -23,15 +25,32 @@ def host(tmp_path):
         binds = "".join(f"mkdir -p {tmp_path}{place} && cp -a {place}/. {tmp_path}{place}/ && mount --bind {tmp_path}{place} {place}\n"
                         for place in CHANGED)
         binds += "".join(f"mkdir -p {tmp_path}{place} && mount --bind {tmp_path}{place} {place}\n" for place in HIDDEN)
+        binds += opened(tmp_path, sys.base_prefix, ROOT)
         clean = "rm -rf /etc/ippd /etc/init.d/ippd; ! id ippd >/dev/null 2>&1 || userdel ippd\n"
         environ = {name: value for name, value in os.environ.items() if not name.startswith("IPPD_")}
         done = subprocess.run(["unshare", "-m", "--propagation", "private", "bash", "-euc",
-                               f"{binds}{clean}ippd={shlex.quote(PROGRAM)}\n{script}"],
+                               f"{binds}{clean}ippd={shlex.quote(program.path())}\n{script}"],
                               capture_output=True, text=True, timeout=120, env=environ, cwd="/")
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.splitlines()
 
     return run
+
+
+def opened(tmp_path, *places):
+    """Shell commands by which every account can reach these folders, whatever lies above them: an installation from source needs that."""
+    behind = {}
+    for place in map(Path, places):
+        closed = next((path for path in reversed(place.parents) if not path.stat().st_mode & 0o001), None)
+        behind.setdefault(closed, []).append(place)
+    behind.pop(None, None)
+    lines = []
+    for closed, found in behind.items():
+        new = f"{tmp_path}/open{closed}"
+        lines.append(f"mkdir -p {new} && mount -t tmpfs -o mode=755 none {new}")
+        lines += [f"mkdir -p {tmp_path}/open{place} && mount --rbind {place} {tmp_path}/open{place}" for place in found]
+        lines.append(f"mount --rbind {new} {closed}")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def part(lines, name):
@@ -45,6 +64,7 @@ def test_a_dry_run_changes_nothing(host):
     lines = host("find /etc /var/lib /usr/local/bin >/tmp/before.$$; $ippd install --dry-run; $ippd uninstall --dry-run\n"
                  "find /etc /var/lib /usr/local/bin | diff /tmp/before.$$ -; rm /tmp/before.$$")
     assert "account ippd: would be made" in lines and "file /usr/local/bin/ippd: would be made" in lines
+    assert "file /usr/local/bin/ippd: is not there" in lines and lines[-1] == "Would be kept: nothing is there"
 
 
 def test_installed_twice_changed_and_taken_away_on_a_host_with_init_scripts(host):
@@ -74,9 +94,12 @@ id -un ippd; ls /etc/rc2.d | grep ippd || :
         "/etc/ippd/ippd.conf: nothing is wrong", "PROGRAM=/usr/local/bin/ippd", next(line for line in lines if line[:1] == "S")]
     assert all(line.endswith(": is as it should be") for line in part(lines, "second")[:11]), part(lines, "second")
     third = part(lines, "third")
-    assert [line for line in third if line.endswith(": made")] == ["folder /var/lib/ippd: made", "file /usr/local/bin/ippd: made"]
+    assert [line for line in third if not line.endswith(": is as it should be")][:2] == [
+        "folder /var/lib/ippd (700, ippd): put right", "file /usr/local/bin/ippd: replaced"]
     assert third[-2:] == ["# mine", "drwx------"]
-    assert "file /usr/local/bin/ippd: removed" in part(lines, "away")
+    away = part(lines, "away")
+    assert away[0] == "the daemon: does not run" and "file /usr/local/bin/ippd: removed" in away
+    assert away[-1] == "Kept: /var/lib/ippd, /var/log/ippd, /etc/ippd, /etc/sysconfig/ippd, the account ippd"
     assert part(lines, "left") == ["/etc/ippd/ippd.conf", "/var/lib/ippd/ippd.sqlite", "ippd"]
 
 
@@ -89,3 +112,38 @@ def test_only_root_may_install(host):
     code = 'import os, sys; from ippd.cli import main; os.seteuid(65534); sys.exit(main(["install"]))'
     lines = host(f"{sys.executable} -c {shlex.quote(code)} 2>&1 || echo refused")
     assert lines[-1] == "refused" and "only root can do this" in lines[-2]
+
+
+def test_a_program_that_the_account_could_not_run_is_refused_before_anything_is_made(host, tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "ippd").write_text(f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
+                                 "from ippd.cli import main\nsys.exit(main())\n")
+    (closed / "ippd").chmod(0o755)
+    lines = host(f"{closed}/ippd install 2>&1 || echo refused; ls -d /etc/ippd /var/lib/ippd 2>&1 || :; id -un ippd 2>&1 || :")
+    assert lines[1] == "refused" and f"{closed}/ippd cannot be run by other accounts than root" in lines[0]
+    assert all("o such" in line for line in lines[2:]), lines
+
+
+def test_a_command_of_root_before_the_first_start_makes_the_folder_for_the_account_that_will_serve(host):
+    lines = host("""
+$ippd install >/dev/null; mkdir /var/lib/big; sed -i 's|^#directory = /var/lib/ippd|directory = /var/lib/big/ippd|' /etc/ippd/ippd.conf
+ippd user list >/dev/null; stat -c '%A %U %G %n' /var/lib/big/ippd /var/lib/big/ippd/ippd.sqlite
+rm -r /var/lib/big/ippd; mkdir /var/lib/big/ippd; chmod 755 /var/lib/big/ippd
+ippd user list 2>&1 || stat -c '%A %U' /var/lib/big/ippd; ls /var/lib/big/ippd
+""")
+    assert lines[:2] == ["drwx------ ippd ippd /var/lib/big/ippd", "-rw------- ippd ippd /var/lib/big/ippd/ippd.sqlite"]
+    assert "/var/lib/big/ippd belongs to root, and /etc/ippd/ippd.conf to another account" in lines[2]
+    assert lines[3:] == ["drwxr-xr-x root"], "root does nothing in a folder that another account has named"
+
+
+def test_root_does_not_believe_a_key_that_the_daemon_may_have_chosen(host):
+    lines = host("""
+$ippd install >/dev/null; ls -l /etc/ippd/ippd.conf | cut -c 1-10,15-24
+cd /var/lib; echo program >release; echo signature >release.sig
+printf '[update]\\nkey = AAAA\\n' >/etc/ippd/ippd.conf; ippd update ./release 2>&1 || echo refused
+chown root /etc/ippd/ippd.conf; chmod 640 /etc/ippd/ippd.conf; ippd update ./release 2>&1 || echo refused
+""")
+    assert lines[0].startswith("-rw-------") and "ippd" in lines[0]
+    assert "root does not believe update.key in /etc/ippd/ippd.conf" in lines[1] and "chown root /etc/ippd/ippd.conf" in lines[1]
+    assert lines[2:] == ["refused", "ippd: this is no signature of a release", "refused"]

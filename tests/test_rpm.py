@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+import program
+
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "packaging" / "rpm" / "build.sh"
-PROGRAM = os.environ.get("IPPD_BINARY") or str(Path(sys.executable).with_name("ippd"))
 COMMON = """
 drwxr-x--- root ippd /etc/ippd
 -rw------- ippd ippd /etc/ippd/ippd.conf cn
@@ -51,7 +52,7 @@ def build(program, folder):
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory):
     """Both packages of the program: {"el6": path, "el7": path}."""
-    return build(PROGRAM, tmp_path_factory.mktemp("rpms"))
+    return build(program.path(), tmp_path_factory.mktemp("rpms"))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_file_list_and_modes(packages, kind):
 @pytest.mark.parametrize("kind", ["el6", "el7"])
 def test_the_program_is_packed_byte_for_byte_and_old_rpms_can_read_the_package(packages, kind, tmp_path):
     subprocess.run(f"rpm2cpio {packages[kind]} | cpio -idm --quiet", shell=True, check=True, cwd=tmp_path)
-    assert (tmp_path / "usr/bin/ippd").read_bytes() == Path(PROGRAM).read_bytes()
+    assert (tmp_path / "usr/bin/ippd").read_bytes() == Path(program.path()).read_bytes()
     assert query(packages[kind], "%{PAYLOADCOMPRESSOR} %{PAYLOADFORMAT}") == "gzip cpio"
     needs = subprocess.check_output(["rpm", "-qp", "--requires", packages[kind]], text=True)
     # The features that rpm 4.8 of CentOS 6 has.
@@ -99,14 +100,14 @@ def place(tmp_path):
     """A root with a shell and the programs that make accounts; systemctl, service and chkconfig write down how they were called."""
     if os.geteuid() != 0:
         pytest.skip("only root can install packages into a root of their own")
-    for program in ("/bin/sh", "/usr/bin/getent", "/usr/sbin/groupadd", "/usr/sbin/useradd"):
-        libraries = subprocess.check_output(["ldd", program], text=True).split()
-        for path in [program, *(word for word in libraries if word.startswith("/"))]:
+    for tool in ("/bin/sh", "/usr/bin/getent", "/usr/sbin/groupadd", "/usr/sbin/useradd"):
+        libraries = subprocess.check_output(["ldd", tool], text=True).split()
+        for path in [tool, *(word for word in libraries if word.startswith("/"))]:
             (tmp_path / path[1:]).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, tmp_path / path[1:])
-    for program in ("systemctl", "service", "chkconfig"):
-        path = tmp_path / "usr/sbin" / program
-        path.write_text(f'#!/bin/sh\necho {program} "$@" >>/called\n')
+    for tool in ("systemctl", "service", "chkconfig"):
+        path = tmp_path / "usr/sbin" / tool
+        path.write_text(f'#!/bin/sh\necho {tool} "$@" >>/called\n')
         path.chmod(0o755)
     for folder in ("etc", "dev"):
         (tmp_path / folder).mkdir(exist_ok=True)

@@ -27,7 +27,7 @@ def backup(call: Call) -> int:
         return _told(verified.damage, f"{path}: all is as it was written on {moment(verified.facts['created_at'])}, "
                      f"{verified.facts['files']} files")
     # The file belongs to whoever calls; what is read belongs to the daemon.
-    with whole_file(path, replace=False) as file, as_owner(call.settings["data.directory"]):
+    with whole_file(path, replace=False) as file, as_owner(call.settings):
         with bar("backup", call.core.backups.size(OPERATOR)) as progress:
             made = call.core.backups.make(OPERATOR, file, progress)
         size = file.tell()
@@ -40,7 +40,7 @@ def restore(call: Call) -> int:
     path = Path(call.arguments.file)
     folder, uploads = Path(settings["data.directory"]), Path(settings["data.uploads"])
     with open(path, "rb") as file, bar("restore", path.stat().st_size) as progress:
-        become_owner(settings["data.directory"])  # who reads the backup need not be who owns the data
+        become_owner(settings)  # who reads the backup need not be who owns the data
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with locked(folder):  # not while a daemon runs
             verified = restoring.restore(file, folder, uploads, call.arguments.overwrite, progress)

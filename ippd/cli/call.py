@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from typing import NamedTuple
 
 from ippd.core import Core, open_core
 from ippd.errors import SettingsError
@@ -42,7 +43,7 @@ class Call:
     @cached_property
     def core(self) -> Core:
         """The core over the data folder, which a daemon may be using at the same time."""
-        become_owner(self.settings["data.directory"])
+        become_owner(self.settings)
         return open_core(self.settings)
 
     def tracing(self) -> bool:
@@ -62,42 +63,77 @@ def warn(sentence: str) -> None:
     print(f"ippd: {sentence}", file=sys.stderr)
 
 
-def become_owner(folder: str) -> None:
-    """When root calls, go on as the account that owns the data folder: the daemon must be able to use each file."""
-    owner = _other_owner(folder)
-    if owner:
-        _take_groups(owner)
-        os.setgid(owner.st_gid)
-        os.setuid(owner.st_uid)
+class Account(NamedTuple):
+    """Numbers of an account and its group."""
+
+    uid: int
+    gid: int
+
+
+def become_owner(settings: Settings, make: bool = True) -> None:
+    """When root calls, go on as the account that serves: the daemon must be able to use each file. `make`: its data folder, if missing."""
+    account = _serving_account(settings)
+    if account:
+        _make(settings["data.directory"], account) if make else None
+        _take_groups(account)
+        os.setgid(account.gid)
+        os.setuid(account.uid)
 
 
 @contextmanager
-def as_owner(folder: str) -> Iterator[None]:
+def as_owner(settings: Settings) -> Iterator[None]:
     """Like `become_owner`, and root again at the end of the block."""
-    owner, groups = _other_owner(folder), os.getgroups()
-    if owner:
-        _take_groups(owner)
-        os.setegid(owner.st_gid)
-        os.seteuid(owner.st_uid)
+    account, groups = _serving_account(settings), os.getgroups()
+    if account:
+        _make(settings["data.directory"], account)
+        _take_groups(account)
+        os.setegid(account.gid)
+        os.seteuid(account.uid)
     try:
         yield
     finally:
-        if owner:
+        if account:
             os.seteuid(0)
             os.setegid(0)
             os.setgroups(groups)
 
 
-def _other_owner(folder: str) -> os.stat_result | None:
-    try:
-        owner = os.stat(folder)
-    except FileNotFoundError:
+def _serving_account(settings: Settings) -> Account | None:
+    """The account that serves, when root calls and it is another one: who owns the data folder; before there is one, the settings file.
+
+    Raises SettingsError when the file is another account's and names a folder of root's: what root does must not be for others to say.
+    """
+    if os.geteuid():
         return None
-    return owner if os.geteuid() == 0 and owner.st_uid != 0 else None
+    folder, file = _owner(settings["data.directory"]), _owner(settings.file)
+    if folder is None and file and file.uid:
+        with suppress(KeyError):
+            return Account(file.uid, pwd.getpwuid(file.uid).pw_gid)
+        return file
+    if folder and not folder.uid and file and file.uid:
+        raise SettingsError(
+            f"data.directory: {settings['data.directory']} belongs to root, and {settings.file} to another account: "
+            "give both to the account that serves, or both to root"
+        )
+    return folder if folder and folder.uid else None
 
 
-def _take_groups(owner: os.stat_result) -> None:
+def _owner(path: str) -> Account | None:
     try:
-        os.initgroups(pwd.getpwuid(owner.st_uid).pw_name, owner.st_gid)
+        found = os.stat(path)
+    except FileNotFoundError:  # an empty path as well
+        return None
+    return Account(found.st_uid, found.st_gid)
+
+
+def _make(folder: str, account: Account) -> None:
+    if not os.path.isdir(folder):
+        os.makedirs(folder, 0o700)
+        os.chown(folder, *account)
+
+
+def _take_groups(account: Account) -> None:
+    try:
+        os.initgroups(pwd.getpwuid(account.uid).pw_name, account.gid)
     except KeyError:  # an account without a name, as in a container
-        os.setgroups([owner.st_gid])
+        os.setgroups([account.gid])

@@ -4,32 +4,45 @@ import _strptime  # noqa: F401  # like the next, imported late by the library: t
 import encodings.idna  # noqa: F401
 import os
 import shutil
-from collections.abc import Iterable
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 from ippd import host
 from ippd.cli.call import Call, as_owner
 from ippd.cli.service import prepare
 from ippd.core import open_core
-from ippd.errors import Conflict, Forbidden
+from ippd.errors import Conflict, Forbidden, IppdError
 from ippd.host import steps
+from ippd.host.handover import running
 from ippd.host.program import owning_package, program_path
 from ippd.host.steps import ACCOUNT, Step
-from ippd.settings import DEFAULT_FILE, load, sample
+from ippd.settings import DEFAULT_FILE, Settings, load, sample
 
 PROGRAM = Path("/usr/local/bin/ippd")
+PREVIOUS = Path("/usr/local/bin/ippd.previous")
 DATA, LOGS, CONFIG = Path("/var/lib/ippd"), Path("/var/log/ippd"), Path(DEFAULT_FILE)
 UNIT, INIT = Path("/etc/systemd/system/ippd.service"), Path("/etc/init.d/ippd")
 WANTED = Path("/etc/systemd/system/multi-user.target.wants/ippd.service")
 SYSCONFIG, LOGROTATE = Path("/etc/sysconfig/ippd"), Path("/etc/logrotate.d/ippd")
+RELOAD = ("systemctl", "daemon-reload")
+NOBODY = 65534
+NOT_RUNNING = 3  # what an init script answers to `status` (Linux Standard Base)
 
 
 def install(call: Call) -> None:
     """Put everything in its place that is not there yet."""
-    _refuse(call.arguments.dry_run)
-    _take(_steps(), call.arguments.dry_run, "is as it should be", "made", "would be made")
-    if not call.arguments.dry_run:
-        print(f"Now: {'systemctl start ippd' if _systemd() else f'{INIT} start'}; settings: {CONFIG}; then: ippd user add you@example.org")
+    dry = call.arguments.dry_run
+    _refuse(dry)
+    changed = [step.take(dry) for step in _steps()]
+    if dry:
+        return
+    start = "systemctl {} ippd" if _systemd() else f"{INIT} {{}}"
+    if not running(Path(_settings()["data.directory"])):
+        print(f"Now: {start.format('start')}; settings: {CONFIG}; then: ippd user add you@example.org")
+    elif any(changed):
+        print(f"The daemon runs as it was started: {start.format('restart')}")
 
 
 def uninstall(call: Call) -> None:
@@ -37,15 +50,22 @@ def uninstall(call: Call) -> None:
     _refuse(call.arguments.dry_run)
     found: list[Step] = []
     if _systemd():
-        disable = ("systemctl", "disable", "--now", "ippd.service")
-        found += [steps.command("the running daemon", lambda: not UNIT.exists(), *disable)]
+        words = ("systemctl", "disable", "--now", "ippd.service")
+        disable = steps.command("the daemon, and its start at boot", lambda: not UNIT.exists(), *words)
+        found += [replace(disable, verb="stopped", already="is not there")]
     elif INIT.exists():
-        found += [Step("the running daemon", lambda: False, lambda: steps.run(str(INIT), "stop"))]
-        found += [steps.command("the links to the init script", lambda: False, *_unlink())] if _unlink() else []
-    found += [steps.removed(WANTED), steps.removed(UNIT), steps.removed(INIT), steps.removed(LOGROTATE), steps.removed(PROGRAM)]
-    _take(found, call.arguments.dry_run, "is not there", "removed", "would be removed")
-    kept = [path for path in (DATA, LOGS, CONFIG.parent) if path.exists()]
-    print(f"Kept: {', '.join(map(str, kept))} and the account {ACCOUNT}")
+        found += [Step("the daemon", _init_says_no, lambda: steps.run(str(INIT), "stop"), "stopped", "does not run")]
+        if _unlink():
+            found += [replace(steps.command("start at boot", lambda: not _has_links(), *_unlink()), verb="removed", already="is not there")]
+    found += [steps.removed(path) for path in (WANTED, UNIT, INIT, LOGROTATE, PREVIOUS) if os.path.lexists(path)]
+    found.append(steps.removed(PROGRAM))
+    if _lives():
+        found = [steps.followed(step, *RELOAD) if step.what.endswith(str(UNIT)) else step for step in found]
+    for step in found:
+        step.take(call.arguments.dry_run)
+    kept = [str(path) for path in (DATA, LOGS, CONFIG.parent, SYSCONFIG) if path.exists()]
+    kept += [f"the account {ACCOUNT}"] if steps.account().done() else []
+    print(f"{'Would be kept' if call.arguments.dry_run else 'Kept'}: {', '.join(kept) or 'nothing is there'}")
 
 
 def _refuse(dry: bool) -> None:
@@ -57,6 +77,7 @@ def _refuse(dry: bool) -> None:
 
 
 def _steps() -> list[Step]:
+    _check_program()
     settings = sample().replace("#file =", f"file = {LOGS}/ippd.log").replace("#access =", f"access = {LOGS}/access.log")
     found = [
         steps.account(),
@@ -65,16 +86,16 @@ def _steps() -> list[Step]:
         steps.folder(CONFIG.parent, 0o750, "root", ACCOUNT),
         steps.file(PROGRAM, program_path().read_bytes(), 0o755),
         steps.file(CONFIG, settings.encode(), 0o600, ACCOUNT, keep=True),
-        Step("database, secrets and certificate", lambda: (DATA / "ippd.sqlite").exists(), _first_start),
+        Step("database, secrets and certificate", lambda: (Path(_settings()["data.directory"]) / "ippd.sqlite").exists(), _first_start),
     ]
     if LOGROTATE.parent.is_dir():
         found.append(steps.file(LOGROTATE, host.text("ippd.logrotate").encode(), 0o644))
     if _systemd():
-        unit = host.text("ippd.service").replace("/usr/bin/ippd", str(PROGRAM))
-        found.append(steps.file(UNIT, unit.encode(), 0o644))
-        if os.path.isdir("/run/systemd/system"):
-            found.append(steps.command("start at boot", WANTED.exists, "systemctl", "enable", "ippd.service"))
-        return found
+        unit = steps.file(UNIT, host.text("ippd.service").replace("/usr/bin/ippd", str(PROGRAM)).encode(), 0o644)
+        if _lives():
+            enable = steps.command("start at boot", WANTED.exists, "systemctl", "enable", "ippd.service")
+            return [*found, steps.followed(unit, *RELOAD), enable]
+        return [*found, unit]
     script = host.text("ippd.init").replace("PROGRAM=/usr/bin/ippd", f"PROGRAM={PROGRAM}")
     found += [steps.file(INIT, script.encode(), 0o755), steps.file(SYSCONFIG, host.text("ippd.sysconfig").encode(), 0o644, keep=True)]
     if shutil.which("chkconfig"):
@@ -84,10 +105,28 @@ def _steps() -> list[Step]:
     return found
 
 
+def _check_program() -> None:
+    """An installation from source is more than the file that is copied: the account must be able to read all of it."""
+    program = program_path()
+    if getattr(sys, "frozen", False) or os.geteuid():
+        return
+    try:
+        steps.run(str(program), "version", user=NOBODY)
+    except IppdError as error:
+        raise Conflict(
+            f"{program} cannot be run by other accounts than root, so not by the daemon's ({error}). An installation from source must lie "
+            "where every account can read it, with its Python: in /opt, not in /root. Or install the one-file program"
+        ) from error
+
+
+def _settings() -> Settings:
+    return load(str(CONFIG) if CONFIG.exists() else "")
+
+
 def _first_start() -> None:
     """What the daemon would make when it starts for the first time, as its account."""
-    settings = load(str(CONFIG))
-    with as_owner(settings["data.directory"]):
+    settings = _settings()
+    with as_owner(settings):
         core = open_core(settings)
         try:
             prepare(core, settings)
@@ -96,7 +135,16 @@ def _first_start() -> None:
 
 
 def _systemd() -> bool:
-    return os.path.isdir("/run/systemd/system") or (shutil.which("systemctl") is not None and not os.path.isdir("/etc/init.d"))
+    return _lives() or (shutil.which("systemctl") is not None and not os.path.isdir("/etc/init.d"))
+
+
+def _lives() -> bool:
+    """Whether systemd runs this host (sd_booted(3))."""
+    return os.path.isdir("/run/systemd/system")
+
+
+def _init_says_no() -> bool:
+    return subprocess.run([INIT, "status"], stdout=subprocess.DEVNULL, env=steps.clean(), check=False).returncode == NOT_RUNNING
 
 
 def _has_links() -> bool:
@@ -107,14 +155,3 @@ def _unlink() -> tuple[str, ...]:
     if shutil.which("chkconfig"):
         return ("chkconfig", "--del", "ippd")
     return ("update-rc.d", "-f", "ippd", "remove") if shutil.which("update-rc.d") else ()
-
-
-def _take(found: Iterable[Step], dry: bool, already: str, done: str, wanted: str) -> None:
-    for step in found:
-        if step.done():
-            print(f"{step.what}: {already}")
-        elif dry:
-            print(f"{step.what}: {wanted}")
-        else:
-            step.do()
-            print(f"{step.what}: {done}")

@@ -16,7 +16,15 @@ def parse(argv: Sequence[str] | None) -> tuple[Run, Namespace, str | None, list[
 
     Raises SystemExit: 0 after --help, 2 for wrong usage, each with its text printed.
     """
-    arguments = vars(make().parse_args(argv))
+    parser = make()
+    given, late = parser.parse_known_args(argv)
+    arguments = vars(given)
+    # The words of a list may stand behind a flag as well: ippd submit APP --name NAME FIELD=VALUE.
+    more = next((name for name in ("fields", "names") if name in arguments), None)
+    if late and (more is None or any(word.startswith("-") for word in late)):
+        parser.error(f"unrecognized arguments: {' '.join(late)}")
+    if more:
+        arguments[more] += late
     run: Run = arguments.pop("run")
     configs = [arguments.pop(f"config{level}", None) for level in range(LEVELS)]
     overrides = [arguments.pop(f"set{level}", None) or [] for level in range(LEVELS)]

@@ -8,7 +8,7 @@ from typing import Any
 from ippd import client
 from ippd.cli.call import Call
 from ippd.cli.passwords import new_password
-from ippd.cli.show import as_json, table
+from ippd.cli.show import as_json, moment, table
 from ippd.client import Client
 from ippd.errors import Invalid
 
@@ -43,7 +43,7 @@ def login(call: Call) -> None:
     if not server:
         raise Invalid("which portal? Give --server https://...")
     given = call.arguments.password_file
-    password = new_password(given) if given else getpass.getpass("Password: ")
+    password = getpass.getpass("Password: ") if given is None and sys.stdin.isatty() else new_password(given)
     authority = str(Path(call.arguments.ca).resolve()) if call.arguments.ca else None
     _log_in(server, authority, call.arguments.email, password)
     print(f"logged in at {server}; the token is in {client.token_file()}")
@@ -81,8 +81,8 @@ def show_list(call: Call) -> None:
     found = _client(call).list(call.arguments.status)
     if call.arguments.json:
         return as_json(found)
-    columns = ("id", "created", "status", "app", "experimentName", "message")
-    table([column.upper() for column in columns], ([("" if e.get(column) is None else e[column]) for column in columns] for e in found))
+    columns = {"ID": "id", "CREATED": "created", "STATUS": "status", "APP": "app", "NAME": "experimentName", "MESSAGE": "message"}
+    table(list(columns), ([("" if e.get(column) is None else e[column]) for column in columns.values()] for e in found))
 
 
 def show(call: Call) -> None:
@@ -90,7 +90,20 @@ def show(call: Call) -> None:
     found = _client(call).show(call.arguments.id)
     if call.arguments.json:
         return as_json(found)
-    table(("WHAT", "VALUE"), ((name, _text(value)) for name, value in found.items() if value not in (None, "", [], {})))
+    facts = {name: value for name, value in found.items() if name != "usage"} | _used(found.get("usage") or {})
+    table(("WHAT", "VALUE"), ((name, _text(value)) for name, value in facts.items() if value not in (None, "", [], {})))
+
+
+def _used(usage: dict[str, Any]) -> dict[str, str]:
+    """What a run has used, in words."""
+    shown = {"engine": str, "job": str, "node": str, "started_at": _moment, "ended_at": _moment,
+             "cpu_seconds": lambda seconds: f"{seconds:.1f} s", "peak_bytes": lambda size: f"{size / 2**20:.0f} MB"}  # fmt: skip
+    words = {"started_at": "started", "ended_at": "ended", "cpu_seconds": "processor time", "peak_bytes": "peak memory"}
+    return {words.get(name, name): show(usage[name]) for name, show in shown.items() if usage.get(name) is not None}
+
+
+def _moment(seconds: float) -> str:
+    return moment(seconds).replace("T", " ").rstrip("Z")  # as the portal writes times
 
 
 def _text(value: Any) -> str:
@@ -128,12 +141,18 @@ def cancel(call: Call) -> int:
 
 def suspend(call: Call) -> None:
     """Hold an experiment."""
-    print(_client(call).act(call.arguments.id, "suspend")["status"])
+    _asked(call, "suspend", "suspended")
 
 
 def resume(call: Call) -> None:
     """Let it go on."""
-    print(_client(call).act(call.arguments.id, "resume")["status"])
+    _asked(call, "resume", "running")
+
+
+def _asked(call: Call, word: str, wanted: str) -> None:
+    status, id = _client(call).act(call.arguments.id, word)["status"], call.arguments.id
+    later = "" if status in (wanted, "submitted") else f"; its worker was asked to change that, and ippd show {id} tells what came of it"
+    print(f"experiment {id} is {status}{later}")
 
 
 def relaunch(call: Call) -> None:

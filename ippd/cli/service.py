@@ -5,8 +5,8 @@ import sys
 from urllib.parse import urlsplit
 
 from ippd import VERSION, certificate, daemon, logs, probe
+from ippd.checks import check
 from ippd.cli.call import Call
-from ippd.cli.config import check
 from ippd.core import Core, open_core
 from ippd.permissions import OPERATOR
 from ippd.settings import Settings
@@ -29,17 +29,18 @@ def serve(call: Call) -> int | None:
     core = open_core(call.settings)
     try:
         prepare(core, call.settings)
+        nobody = not core.users.list(OPERATOR)
     finally:
         core.close()  # the serving processes open the database for themselves: it must not cross a fork
     logs.start(call.settings, core.clock)
     try:
-        return daemon.serve(call.settings, call.load)
+        return daemon.serve(call.settings, call.load, lambda: _tell(FIRST_USER) if nobody else None)
     finally:
         logs.stop()
 
 
 def prepare(core: Core, settings: Settings) -> None:
-    """Make the certificate when there is none, try it, and tell how to make the first user. Raises SettingsError."""
+    """Make the certificate when there is none, and try it. Raises SettingsError."""
     cert, key = str(core.certificate_path()), str(core.key_path())
     if settings["public.listen"]:
         if not settings["public.certificate"] and not core.certificate_path().exists():
@@ -47,8 +48,6 @@ def prepare(core: Core, settings: Settings) -> None:
             certificate.make(names, cert, key, core.clock)
             _tell(f"Made a self-signed certificate for {', '.join(names)}: {cert}")
         certificate.check_pair(cert, key)
-    if not core.users.list(OPERATOR):
-        _tell(FIRST_USER)
 
 
 def own_names(settings: Settings) -> list[str]:

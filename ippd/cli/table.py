@@ -140,7 +140,7 @@ COMMANDS: tuple[Command, ...] = (
             update.update, (
         argument("release", metavar="RELEASE", nargs="?", help="A file with FILE.sig beside it, or a version in update.directory."),
         argument("--check", action="store_true", help="Only try it: with the real settings, over a copy of the database."),
-        argument("--back", action="store_true", help="Put the program before this one in its place again."),
+        argument("--back", action="store_true", help="Put the program before this one in its place again; with --frontend, the frontend."),
         argument("--frontend", action="store_true", help="RELEASE is an archive of frontend files, for public.frontend."),
     )),
     Command("release key", "Make a key that releases are signed with, and print the public half for update.key.", update.key, (

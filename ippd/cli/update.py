@@ -1,5 +1,6 @@
 """The commands `ippd update` and `ippd release ...`."""
 
+import os
 from pathlib import Path
 
 from ippd import VERSION, releases
@@ -14,15 +15,19 @@ def update(call: Call) -> None:
     arguments = call.arguments
     if arguments.back == bool(arguments.release):
         raise Invalid("name a release, or say --back")
-    with as_owner(call.settings["data.directory"]):
+    if arguments.back and arguments.check:
+        raise Invalid("--back does not go with --check")
+    release = os.path.abspath(arguments.release) if os.path.isfile(arguments.release or "") else arguments.release
+    with as_owner(call.settings):
         updates = call.core.updates  # the database is opened as its owner; the program belongs to whoever calls
-    if arguments.back:
+    if arguments.frontend:
+        version = updates.frontend_back(OPERATOR) if arguments.back else updates.frontend(OPERATOR, release, arguments.check)
+        print(f"{version} is a frontend" if arguments.check else f"the frontend is now {version}")
+    elif arguments.back:
         updates.back(OPERATOR)
         print("the program before this one is in its place again")
-    elif arguments.frontend:
-        print(f"the frontend is now {updates.frontend(OPERATOR, arguments.release)}")
     else:
-        version = updates.program(OPERATOR, arguments.release, arguments.check)
+        version = updates.program(OPERATOR, release, arguments.check)
         print(f"{version} passed its trial" if arguments.check else f"{VERSION} has been replaced by {version}")
 
 

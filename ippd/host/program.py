@@ -18,5 +18,12 @@ def owning_package(path: str | os.PathLike[str]) -> str:
     """The RPM package that a file belongs to; empty when it belongs to none."""
     if not os.path.exists(path) or not shutil.which("rpm"):
         return ""
-    done = subprocess.run(["rpm", "-qf", "--", os.fspath(path)], capture_output=True, text=True, env=clean(), check=False)
+    # Where packages are not kept by rpm, asking for one would make a database first.
+    if not os.path.isdir(_rpm("--eval", "%{_dbpath}")):
+        return ""
+    return _rpm("-qf", "--", os.fspath(path))
+
+
+def _rpm(*words: str) -> str:
+    done = subprocess.run(["rpm", *words], capture_output=True, text=True, env=clean(), check=False)
     return "" if done.returncode else done.stdout.strip()

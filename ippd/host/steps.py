@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ippd.errors import IppdError
@@ -18,11 +18,29 @@ ACCOUNT = "ippd"
 
 @dataclass(frozen=True)
 class Step:
-    """`what` is the thing; `done` tells whether it is as it should be; `do` makes it so. Doing it twice is harmless."""
+    """`what` is the thing; `done` tells whether it is as it should be; `do` makes it so. Doing it twice is harmless.
+
+    The rest are words: what happens to it, what it is called when nothing has to, and what happens when it is `there` but not right.
+    """
 
     what: str
     done: Callable[[], bool]
     do: Callable[[], None]
+    verb: str = "made"
+    already: str = "is as it should be"
+    mended: str = "put right"
+    there: Callable[[], bool] = lambda: False
+
+    def take(self, dry: bool) -> bool:
+        """Make it so, or only look; prints what was, or would be, done. Returns whether there is something to do."""
+        if self.done():
+            print(f"{self.what}: {self.already}")
+            return False
+        verb = self.mended if self.there() else self.verb
+        if not dry:
+            self.do()
+        print(f"{self.what}: {'would be ' if dry else ''}{verb}")
+        return True
 
 
 def file(path: Path, content: bytes, mode: int, owner: str = "root", keep: bool = False) -> Step:
@@ -37,7 +55,7 @@ def file(path: Path, content: bytes, mode: int, owner: str = "root", keep: bool 
             file.write(content)
             os.fchown(file.fileno(), *_ids(owner))
 
-    return Step(f"file {path}", done, do)
+    return Step(f"file {path}", done, do, mended="replaced", there=path.exists)
 
 
 def folder(path: Path, mode: int, owner: str, group: str = "") -> Step:
@@ -48,7 +66,8 @@ def folder(path: Path, mode: int, owner: str, group: str = "") -> Step:
         os.chown(path, _ids(owner)[0], _ids(group or owner)[1])
         path.chmod(mode)
 
-    return Step(f"folder {path}", lambda: path.is_dir() and _as(path, mode, owner, group), do)
+    what = f"folder {path} ({mode:o}, {owner}{f':{group}' if group else ''})"
+    return Step(what, lambda: path.is_dir() and _as(path, mode, owner, group), do, there=path.exists)
 
 
 def account() -> Step:
@@ -70,7 +89,8 @@ def account() -> Step:
 
 def removed(path: Path) -> Step:
     """A file that is not there."""
-    return Step(f"file {path}", lambda: not os.path.lexists(path), lambda: path.unlink(missing_ok=True))
+    gone = Step(f"file {path}", lambda: not os.path.lexists(path), lambda: path.unlink(missing_ok=True))
+    return replace(gone, verb="removed", already="is not there")
 
 
 def command(what: str, done: Callable[[], bool], *words: str) -> Step:
@@ -78,11 +98,22 @@ def command(what: str, done: Callable[[], bool], *words: str) -> Step:
     return Step(what, done, lambda: run(*words))
 
 
-def run(*words: str) -> None:
-    """Run a program of the host. Raises IppdError with what it says."""
+def followed(step: Step, *words: str) -> Step:
+    """The step, and then a command of the host."""
+
+    def do() -> None:
+        step.do()
+        run(*words)
+
+    return replace(step, do=do)
+
+
+def run(*words: str, user: int | None = None) -> None:
+    """Run a program of the host, as another user if one is given. Raises IppdError with what it says."""
+    other = {} if user is None else {"user": user, "group": user, "extra_groups": []}
     try:
         done = subprocess.run(
-            words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=clean(), check=False
+            words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=clean(), cwd="/", check=False, **other
         )
     except OSError as error:
         raise IppdError(f"{words[0]}: {error.strerror}") from error

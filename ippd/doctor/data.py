@@ -1,0 +1,149 @@
+"""Checks of the data: folders, database, files, experiments, backups."""
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from ippd.doctor.patient import DAY, FAIL, OK, WARN, Finding, Patient
+from ippd.domain.backup import stamped
+from ippd.schema import MIGRATIONS
+from ippd.store import refuse_network
+
+ROOM = 1 << 30  # bytes below which a disk is nearly full
+OLDEST = 1_767_225_600  # 2026-01-01: no clock that is right says less
+STUCK = 7 * DAY
+AFFECTED = ((3, 7, 0), (3, 51, 3))  # from, to below: SQLite's WAL-reset bug
+PRIVATE = ("secret", "ippd.sqlite", "key.pem")
+
+
+def data_folder(patient: Patient) -> Iterator[Finding]:
+    """The data folder and the upload folder."""
+    places = dict.fromkeys((patient.folder, Path(patient.settings["data.uploads"])))
+    for folder in places:
+        if not folder.is_dir():
+            yield FAIL, f"{folder} is not there", "start the daemon once, or run ippd install"
+            continue
+        refuse_network(folder)
+        found = folder.stat()
+        disk = os.statvfs(folder)
+        free = disk.f_bavail * disk.f_frsize
+        if found.st_mode & 0o077:
+            yield WARN, f"{folder} is open to other accounts (mode {found.st_mode & 0o777:o})", f"chmod 700 {folder}"
+        if found.st_uid != os.geteuid() and os.geteuid():
+            yield FAIL, f"{folder} belongs to another account", f"chown -R {os.geteuid()} {folder}"
+        yield from _inside(folder, found.st_uid)
+        if free < ROOM:
+            level = WARN if free > patient.settings["data.reserve"] else FAIL
+            yield level, f"{folder} has {free >> 20} MB free", "make room on this disk"
+        elif disk.f_files and disk.f_favail < disk.f_files // 50:
+            yield WARN, f"{folder}: only {disk.f_favail} inodes are free", "remove small files from this disk"
+        else:
+            yield OK, f"{folder}: local disk, {free >> 30} GB free", ""
+
+
+def _inside(folder: Path, owner: int) -> Iterator[Finding]:
+    for entry in os.scandir(folder):
+        found = entry.stat(follow_symlinks=False)
+        if found.st_uid != owner:
+            yield FAIL, f"{entry.path} belongs to another account than its folder", f"chown -R --reference={folder} {folder}"
+        if entry.name in PRIVATE and found.st_mode & 0o077:
+            yield WARN, f"{entry.path} is open to other accounts (mode {found.st_mode & 0o777:o})", f"chmod 600 {entry.path}"
+
+
+def database(patient: Patient) -> Iterator[Finding]:
+    """The database in itself, and the library that reads it."""
+    if AFFECTED[0] <= sqlite3.sqlite_version_info < AFFECTED[1]:
+        advice = "use the ippd binary, which has 3.51.3 or newer"
+        yield WARN, f"SQLite {sqlite3.sqlite_version} can damage a database in write-ahead mode", advice
+    if not (patient.folder / "ippd.sqlite").exists():
+        yield WARN, "there is no database yet", "start the daemon once"
+        return
+    with closing(patient.database()) as connection:
+        (answer,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+        version = int(connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()[0])
+        dangling = connection.execute("PRAGMA foreign_key_check").fetchone()
+    if answer != "ok" or dangling:
+        what = answer if answer != "ok" else f"a row of {dangling[0]} refers to nothing"
+        yield FAIL, f"the database is damaged: {what}", "restore a backup"
+    elif version > len(MIGRATIONS):
+        yield FAIL, f"schema version {version}, this program knows {len(MIGRATIONS)}", "use the newer program, or restore a backup"
+    else:
+        behind = f"; version {len(MIGRATIONS)} comes with the next start" if version < len(MIGRATIONS) else ""
+        yield OK, f"the database is whole, schema version {version}{behind}", ""
+
+
+def clock(patient: Patient) -> Iterator[Finding]:
+    """The clock, against the year and against what is in the database."""
+    newest = 0.0
+    if (patient.folder / "ippd.sqlite").exists():
+        with closing(patient.database()) as connection:
+            newest = connection.execute("SELECT MAX(created_at) FROM experiments").fetchone()[0] or 0.0
+    now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(patient.now))
+    if patient.now < OLDEST:
+        yield FAIL, f"it is {now} here", "set the clock (ntpd, chronyd): tokens and certificates depend on it"
+    elif newest > patient.now + 300:
+        yield FAIL, f"it is {now} here, and there is an experiment from the future", "set the clock (ntpd, chronyd)"
+    else:
+        yield OK, f"it is {now}", ""
+
+
+def orphans(patient: Patient) -> Iterator[Finding]:
+    """Files without rows and rows without files."""
+    uploads = Path(patient.settings["data.uploads"])
+    if not (patient.folder / "ippd.sqlite").exists() or not uploads.is_dir():
+        return
+    with closing(patient.database()) as connection:
+        lost = sum(_differs(uploads / path, size) for path, size in connection.execute("SELECT path, bytes FROM files"))
+        loose = 0
+        for folder in (entry for entry in os.scandir(uploads) if entry.name.isdecimal() and entry.is_dir(follow_symlinks=False)):
+            for entry in os.scandir(folder.path):
+                row = connection.execute("SELECT 1 FROM files WHERE path = ?", (f"{folder.name}/{entry.name}",)).fetchone()
+                loose += row is None and entry.stat(follow_symlinks=False).st_mtime < patient.now - STUCK
+    if lost:
+        yield FAIL, f"{lost} files are missing or have another size than they should", "restore them from a backup"
+    if loose:
+        yield WARN, f"{loose} files belong to no experiment", "the daemon removes them; or: ippd housekeeping orphans"
+    if not lost and not loose:
+        yield OK, "every file belongs to an experiment, and none is missing", ""
+
+
+def _differs(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size != size
+    except OSError:
+        return True
+
+
+def stuck(patient: Patient) -> Iterator[Finding]:
+    """Experiments and notifications that do not get on."""
+    if not (patient.folder / "ippd.sqlite").exists():
+        return
+    with closing(patient.database()) as connection:
+        waiting = connection.execute(
+            "SELECT COUNT(*), MIN(id) FROM experiments WHERE status IN ('submitted', 'queued', 'running') "
+            "AND MAX(submitted_at, COALESCE(queued_at, 0), COALESCE(running_at, 0), COALESCE(heartbeat_at, 0)) < ?",
+            (patient.now - STUCK,)).fetchone()
+        (failed,) = connection.execute("SELECT COUNT(*) FROM outbox WHERE status = 'failed'").fetchone()
+    if waiting[0]:
+        yield WARN, f"{waiting[0]} experiments have not moved for a week, the first is {waiting[1]}", "do the job scripts run?"
+    if failed:
+        yield WARN, f"{failed} notifications could not be sent", "ippd notifications list --status failed; ippd notifications retry"
+    if not waiting[0] and not failed:
+        yield OK, "experiments and notifications get on", ""
+
+
+def backups(patient: Patient) -> Iterator[Finding]:
+    """Backups that are made by the clock."""
+    folder = patient.settings["backup.directory"]
+    if not folder:
+        yield WARN, "no backups are made by the clock", "set backup.directory, best on another disk; or run ippd backup from cron"
+        return
+    made = stamped(Path(folder), "ippd")
+    late = patient.now - 2 * patient.settings["backup.interval"]
+    if not made or made[-1][0] < late:
+        yield WARN, f"there is no recent backup in {folder}", "look into the log for why; is the daemon running?"
+    else:
+        yield OK, f"the last backup is {made[-1][1]}", ""

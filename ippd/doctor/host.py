@@ -1,0 +1,126 @@
+"""Checks of the host: settings, certificate, ports, limits, mail."""
+
+import os
+import re
+import resource
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ippd import certificate, checks, probe
+from ippd.daemon import SPARE_FILES
+from ippd.doctor.patient import DAY, FAIL, OK, WARN, Finding, Patient
+from ippd.errors import SettingsError
+from ippd.mail import connect
+from ippd.settings import warnings
+
+UNPACKED = 64 << 20  # bytes that the program takes where it unpacks itself
+CLEANED = (Path("/tmp"), Path("/var/tmp"))  # by programs that remove what is old there
+
+
+def named(patient: Patient) -> Iterator[Finding]:
+    """The settings themselves, and what they name."""
+    try:
+        checks.check(patient.settings)
+    except SettingsError as error:
+        for problem in error.problems:
+            yield FAIL, problem, "the daemon does not start with it: correct it"
+        return
+    doubts = [*warnings(patient.settings), *checks.doubts(patient.settings)]
+    for doubt in doubts:
+        yield WARN, doubt, "correct it"
+    if not doubts:
+        yield OK, f"{patient.settings.file or 'no settings file'}: what the settings name is there", ""
+
+
+def unpack(patient: Patient) -> Iterator[Finding]:
+    """Where the one-file program unpacks itself: that of the daemon, if it runs, else this one."""
+    found = re.search(r" (/.*)/_MEI[^/]+/", patient.of_daemon("maps"))
+    where = Path(found[1] if found else Path(sys._MEIPASS).parent if hasattr(sys, "_MEIPASS") else tempfile.gettempdir())
+    disk = os.statvfs(where)
+    if disk.f_flag & os.ST_NOEXEC:
+        yield FAIL, f"{where} forbids programs (noexec)", "set TMPDIR to a folder on another file system, as /var/lib/ippd"
+    elif disk.f_bavail * disk.f_frsize < UNPACKED:
+        yield FAIL, f"{where} has less than {UNPACKED >> 20} MB free", "make room there, or set TMPDIR"
+    elif found and where in CLEANED:
+        yield WARN, f"the daemon has unpacked itself in {where}", "tmp cleaners remove files there: set TMPDIR to the data folder"
+    else:
+        yield OK, f"{where} can hold the unpacked program", ""
+
+
+def pair(patient: Patient) -> Iterator[Finding]:
+    """Certificate and key of the public listener."""
+    settings = patient.settings
+    if not settings["public.listen"]:
+        yield OK, "there is no public listener", ""
+        return
+    cert, key = certificate.pair(settings)
+    certificate.check_pair(cert, key)
+    names, end = certificate.read(cert)
+    days = int((end - patient.now) // DAY)
+    if days < 0:
+        yield FAIL, f"{cert} ended {-days} days ago", "get a new certificate, then reload the daemon"
+    elif days <= settings["certificate.warn_days"]:
+        yield WARN, f"{cert} ends in {days} days", "get a new certificate, then reload the daemon"
+    elif not names:
+        yield WARN, f"{cert} names no host (it has no subjectAltName): no browser accepts it", "get one with the names of this host"
+    else:
+        yield OK, f"{cert} for {', '.join(names)} matches its key and is good for {days} days", ""
+
+
+def ports(patient: Patient) -> Iterator[Finding]:
+    """The addresses: the daemon answers on them, or they are free for it."""
+    quiet = probe.silent(patient.settings)
+    if not quiet and probe.ask(patient.settings, "/livez"):
+        problem = probe.wait(patient.settings, 0)
+        yield (WARN, f"the daemon answers but is not ready: {problem}", "see its log") if problem else (OK, "the daemon is ready", "")
+        return
+    for name in ("public.listen", "local.listen"):
+        for host, port in patient.settings[name]:
+            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    sock.bind((host, port))
+                except OSError as error:
+                    advice = f"is another program there, or a hung daemon? (ss -ltnp); else change {name}"
+                    yield FAIL, f"{name}: {host} port {port} gives no answer and cannot be used: {error.strerror}", advice
+                else:
+                    yield WARN, f"{name}: {host} port {port} is free: the daemon does not run", "start it"
+
+
+def file_limits(patient: Patient) -> Iterator[Finding]:
+    """Open files that a process may have."""
+    found = re.search(r"^Max open files +\S+ +([0-9]+)", patient.of_daemon("limits"), re.M)
+    hard = int(found[1]) if found else resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    wanted = patient.settings["server.connections"] + SPARE_FILES
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        yield WARN, f"a process may open {hard} files, server.connections needs {wanted}", "raise LimitNOFILE, OPEN_FILES or ulimit -Hn"
+    else:
+        yield OK, f"a process may open {'any number of' if hard == resource.RLIM_INFINITY else hard} files", ""
+
+
+def local_access(patient: Patient) -> Iterator[Finding]:
+    """Who may use the local listener."""
+    allowed = patient.settings["local.allow"]
+    if missing := checks.unknown_names(allowed):
+        yield WARN, f"local.allow names what is not on this host: {', '.join(missing)}", "correct local.allow"
+    if "*" in allowed:
+        yield WARN, "every account of this host may use the local listener", "name the accounts of the job scripts in local.allow"
+    else:
+        others = f", {', '.join(allowed)}" if allowed else ""
+        yield OK, f"the local listener is for root and the daemon's account{others or ', and nobody else'}", ""
+
+
+def mail(patient: Patient) -> Iterator[Finding]:
+    """The way to the mail server."""
+    if not patient.settings["mail.host"]:
+        yield WARN, "mail.host is empty: mail stays in the outbox", "set mail.host and mail.from"
+        return
+    try:
+        connect(patient.settings).close()
+    except OSError as error:  # what smtplib raises is one
+        yield FAIL, f"the mail server cannot be used: {error}", "look at mail.host, mail.port and mail.security"
+    else:
+        yield OK, f"{patient.settings['mail.host']} answers (ippd doctor --mail you@example.org sends a message)", ""

@@ -1,0 +1,158 @@
+"""What may go wrong with an update: programs that hang, bad names, two at once, a key that somebody else chose; and the ways back."""
+
+import fcntl
+import os
+import shutil
+
+import pytest
+
+from test_update import Host, frontend
+
+HANGS = 'if sys.argv[1:] == ["serve"]: import time; time.sleep(1000)'
+NOT_VERSIONS = ["", ".", "..", "...", "a/b", "../bin/ippd", "/etc/passwd", "1" * 10_240, "1.0\n", "1 0", "-1", "€", "1\0", "\0", "é" * 70]
+
+
+@pytest.fixture
+def host(tmp_path):
+    made = Host(tmp_path)
+    yield made
+    if made.process:
+        made.process.terminate()
+        assert made.process.wait(60) == 0
+
+
+def test_a_program_that_hangs_at_its_start_is_ended_and_undone(host):
+    host.write(host.program, "1.0", "import ippd.processes; ippd.processes.TIME_TO_SUCCEED = 3.0")  # instead of a minute
+    host.start()
+    before = host.program.read_bytes()
+    host.release("3.0", HANGS)
+    done = host.run("update", "3.0")
+    assert done.returncode == 1 and "3.0 did not become ready: 1.0 goes on, and is in its place again" in done.stderr
+    assert host.version() == "1.0" and host.program.read_bytes() == before
+    assert host.client.get("/readyz").status == 200
+    host.release("4.0")
+    assert host.run("update", "4.0").returncode == 0 and host.version() == "4.0"
+
+
+def test_a_failed_update_does_not_become_the_program_to_go_back_to(host):
+    host.start()
+    host.release("2.0")
+    assert host.run("update", "2.0").returncode == 0
+    host.release("3.0", 'if sys.argv[1:] == ["serve"]: sys.exit(1)')
+    assert host.run("update", "3.0").returncode == 1 and host.version() == "2.0"
+    assert host.run("update", "--back").returncode == 0
+    assert host.version() == "1.0"
+    assert sorted(path.name for path in host.program.parent.iterdir()) == ["ippd", "ippd.previous"]
+
+
+def test_a_release_that_is_in_its_place_already_does_not_become_its_own_predecessor(host):
+    host.release("2.0")
+    assert host.run("update", "2.0").returncode == 0
+    again = host.run("update", "2.0")
+    assert again.returncode == 1 and "version 2.0 is in its place already" in again.stderr
+    assert host.run("update", "--check", "2.0").stdout == "2.0 passed its trial\n"
+    assert host.run("update", "--back").returncode == 0 and host.run("version").stdout == "ippd 1.0\n"
+
+
+def test_the_program_before_it_can_put_itself_back(host):
+    host.release("2.0")
+    assert host.run("update", "2.0").returncode == 0
+    host.program.write_text("#!/bin/sh\nexit 139\n")  # damaged: it cannot be told to go back
+    previous = host.program.with_name("ippd.previous")
+    host.program, program = previous, host.program
+    assert host.run("update", "--back").returncode == 0
+    host.program = program
+    assert host.run("version").stdout == "ippd 1.0\n"
+
+
+def test_names_that_are_no_versions_over_http(host):
+    host.start()
+    for path in ("/version/update", "/fe-version/update"):
+        for checkout in NOT_VERSIONS:
+            reply = host.client.post(path, checkout=checkout)
+            assert reply.status == 400 and "version" in reply.json["error"], (path, checkout[:20], reply)
+        assert host.client.post(path).status == 400
+        assert host.client.post(path, files=[("checkout", "1.0", b"x")]).status == 400
+        assert host.client.post(path, json={"checkout": {"a": 1}}).status == 400
+
+
+def test_names_that_are_no_releases_at_the_command(host):
+    for name in (".", "..", "./.", "/", "a/b", "1 0", "€", str(host.folder), "9.9"):
+        for more in ((), ("--frontend",)):
+            refused = host.run("update", *more, name)
+            assert refused.returncode == 1 and refused.stderr.count("\n") == 1 and "unexpected" not in refused.stderr, refused.stderr
+    refused = host.run("update", "--back", "--check")
+    assert refused.returncode == 1 and "--back does not go with --check" in refused.stderr
+
+
+def test_a_file_in_the_folder_where_one_stands_is_a_file_and_no_version(host):
+    done = host.run("update", host.release("2.0").name, cwd=host.releases)
+    assert (done.returncode, done.stdout) == (0, "1.0 has been replaced by 2.0\n"), done.stderr
+
+
+def test_two_updates_at_once_and_what_a_killed_one_has_left(host):
+    host.release("2.0")
+    data = host.folder / "data"
+    (data / ".trial-killed").mkdir(parents=True)
+    (data / ".trial-killed/ippd.sqlite").write_text("a copy of all accounts")
+    descriptor = os.open(data, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    refused = host.run("update", "2.0")
+    assert refused.returncode == 1 and "another update is under way" in refused.stderr
+    os.close(descriptor)
+    assert host.run("update", "2.0").returncode == 0
+    assert not list(data.glob(".trial-*"))
+
+
+def test_a_program_that_fails_without_a_word_is_told_with_its_status(host):
+    host.release("3.0", 'if "config" in sys.argv: sys.exit(9)')
+    assert host.run("update", "3.0").stderr.endswith("failed its trial (config --check): status 9\n")
+
+
+def test_root_does_not_believe_a_key_that_another_account_may_have_written(host):
+    if os.geteuid() != 0:
+        pytest.skip("another account's file can be made by root only")
+    host.release("2.0")
+    config = host.folder / "ippd.conf"
+    for mode in (0o620, 0o602):  # tests/test_install.py has one that belongs to another account
+        config.chmod(mode)
+        refused = host.run("update", "2.0")
+        assert refused.returncode == 1 and "root does not believe update.key" in refused.stderr, mode
+    config.chmod(0o640)
+    assert host.run("update", "2.0").returncode == 0
+
+
+def test_a_frontend_is_only_looked_at_or_taken_back(host):
+    frontend(host, "5.0", {"index.html": b"five"})
+    page = host.folder / "frontend/index.html"
+    assert host.run("update", "--frontend", "--check", "5.0").stdout == "5.0 is a frontend\n"
+    assert page.read_text() == "the first"
+    refused = host.run("update", "--frontend", "--back")
+    assert refused.returncode == 1 and "there is no frontend before" in refused.stderr
+    assert host.run("update", "--frontend", "5.0").returncode == 0 and page.read_text() == "five"
+    again = host.run("update", "--frontend", "5.0")
+    assert again.returncode == 1 and "version 5.0 is in its place already" in again.stderr
+    frontend(host, "6.0", {"index.html": b"six"})
+    assert host.run("update", "--frontend", "6.0").returncode == 0
+    assert host.run("update", "--frontend", "--back").stdout == "the frontend is now 5.0\n" and page.read_text() == "five"
+    assert host.run("update", "--frontend", "--back").stdout == "the frontend is now 6.0\n" and page.read_text() == "six"
+
+
+def test_a_frontend_can_be_read_by_the_daemon_whoever_unpacked_it(host):
+    frontend(host, "5.0", {"index.html": b"five", "static/a.js": b"js"})
+    assert host.run("update", "--frontend", "5.0", preexec_fn=lambda: os.umask(0o077)).returncode == 0
+    place = host.folder / "frontend.versions/5.0"
+    modes = {path.stat().st_mode & 0o777 for path in (place.parent, place, place / "static")}
+    assert modes == {0o755} and (place / "static/a.js").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_folder_where_the_frontend_before_updates_would_go(host):
+    frontend(host, "5.0", {"index.html": b"five"})
+    frontend(host, "6.0", {"index.html": b"six"})
+    assert host.run("update", "--frontend", "5.0").returncode == 0
+    link = host.folder / "frontend"
+    link.unlink()
+    shutil.copytree(host.folder / "frontend.versions/5.0", link)
+    refused = host.run("update", "--frontend", "6.0")
+    assert refused.returncode == 1 and "is there already: move it away" in refused.stderr
+    assert (link / "index.html").read_text() == "five"
