@@ -17,13 +17,12 @@ from ippd.core import Core, open_core
 from ippd.errors import SettingsError, Unavailable
 from ippd.http import account, cors, make_app
 from ippd.mail import make_send
-from ippd.processes import REOPEN, Orders
+from ippd.processes import REOPEN, TIME_TO_RETIRE, Orders
 from ippd.server import Limits, Listener, Server
 from ippd.server.tls import load, make_context
 from ippd.settings import Settings
 
 FAMILIES = (portal, jobs, panel, reset)
-TIME_TO_RETIRE = 86400.0  # seconds that requests have that were under way when a successor took over
 
 log = logging.getLogger(__name__)
 Bound = tuple[str, socket.socket]  # the listener's name and its socket

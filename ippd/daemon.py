@@ -31,19 +31,20 @@ LOCK = "ippd.lock"
 log = logging.getLogger(__name__)
 
 
-def serve(settings: Settings, reload_settings: Callable[[], Settings]) -> int:
+def serve(settings: Settings, reload_settings: Callable[[], Settings], ready: Callable[[], None] = lambda: None) -> int:
     """Run until told to stop; returns the exit status. The log has begun; nothing may have a thread or an open database.
 
-    `reload_settings` reads the settings again, in each process. Raises SettingsError when something cannot be used.
+    `reload_settings` reads the settings again, in each process; `ready` is called once all is up. Raises SettingsError when something
+    cannot be used.
     """
     left = inherited()
     with ExitStack() as stack:
         if left:  # uploads are under way in the predecessor: nothing is swept
-            return Daemon(settings, reload_settings, left.bound, left.lock, left).run()
+            return Daemon(settings, reload_settings, left.bound, left.lock, left).run(ready)
         lock = stack.enter_context(locked(Path(settings["data.directory"])))
         _sweep(settings)
         bound = stack.enter_context(listening(settings))
-        return Daemon(settings, reload_settings, bound, lock).run()
+        return Daemon(settings, reload_settings, bound, lock).run(ready)
 
 
 class Daemon:
@@ -55,15 +56,15 @@ class Daemon:
         self._settings, self._bound, self._lock, self._left = settings, bound, lock, left
         self._children = Children(settings, reload_settings, bound, must_be_ready=left is not None)
 
-    def run(self) -> int:
-        """Start the processes and keep them running. Returns the exit status."""
+    def run(self, ready: Callable[[], None]) -> int:
+        """Start the processes and keep them running; calls `ready` once they do their work. Returns the exit status."""
         count = self._settings["server.processes"] or min(MOST_PROCESSES, os.cpu_count() or 1)
         _allow_files(self._settings["server.connections"] + SPARE_FILES)
         roles = self._children.roles(count)
         if every := watchdog.seconds():
             roles.append(("ippd: watch", functools.partial(watchdog.watch, self._bound, every, reopen=logs.reopen)))
         parent = Parent(roles, self._settings["server.drain_timeout"])
-        parent.on_ready, parent.on_stop = self._ready, self._stop
+        parent.on_ready, parent.on_stop = functools.partial(self._ready, ready), self._stop
         parent.on_reload, parent.on_reopen = self._reload, logs.reopen
         parent.on_no_successor = (Path(self._settings["data.directory"]) / REFUSED).touch
         parent.on_succeed = lambda: parent.succeed(functools.partial(become_successor, self._lock, self._bound))
@@ -72,7 +73,7 @@ class Daemon:
         log.info("stopped")
         return status
 
-    def _ready(self) -> None:
+    def _ready(self, ready: Callable[[], None]) -> None:
         for name, sock in self._bound:
             log.info("%s listener: %s", name, _address(name, sock))
         log.info("process %d serves", os.getpid())
@@ -80,6 +81,7 @@ class Daemon:
         if self._left:
             self._left.take_over()
             self._left = None  # from now on this is a daemon like any other
+        ready()
 
     def _stop(self) -> None:
         log.info("stopping")
@@ -114,7 +116,7 @@ def locked(folder: Path) -> Iterator[int]:
         try:
             flock(descriptor, LOCK_EX | LOCK_NB)
         except BlockingIOError:
-            other = os.read(descriptor, 20).decode("ascii", "replace").strip()
+            other = os.read(descriptor, 100).decode("ascii", "replace").partition(" ")[0].strip()
             raise SettingsError(f"data.directory: {folder} is in use by another ippd (process {other})") from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 
 from ippd.errors import IppdError
 
-# What a parent tells its children. RETIRE is STOP without haste: a successor takes the new work.
-STOP, RELOAD, REOPEN, RETIRE = signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2
-HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
+# What a parent tells its children. RETIRE is STOP without haste: a successor takes the new work. SUCCEED is for a parent, and so is
+# RETIRE_ALL: it passes RETIRE on to its own children and ends with the last of them.
+STOP, RELOAD, REOPEN, RETIRE, SUCCEED, RETIRE_ALL = (
+    signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGUSR2, signal.SIGRTMIN)  # fmt: skip
+HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD, RETIRE_ALL)
 TIME_TO_SUCCEED = 60.0  # seconds that a successor has to become ready
+TIME_TO_RETIRE = 86400.0  # seconds that requests have that were under way when a successor took over
 PATIENCE = 5.0  # seconds that children have to end after the time in which they should
 STEADY = 30.0  # seconds that a child must live for its next death to count as the first
 LONGEST_PAUSE = 30.0  # seconds before a child that dies again and again is replaced
@@ -111,6 +114,7 @@ class Parent:
         self._children = [Child(name, run) for name, run in roles]
         self._time_to_stop = time_to_stop
         self._stop_at: float | None = None  # when patience ends, once they have been told to stop
+        self._retiring = False  # a successor has taken over; `_stop_at` is far away
         self._status = 0
         self._was_ready = False
         self.on_ready: Callable[[], None] = lambda: None  # all children do their work, for the first time
@@ -121,16 +125,9 @@ class Parent:
         self.on_no_successor: Callable[[], None] = lambda: None  # it did not become ready
 
     def succeed(self, run: Callable[[Orders], None]) -> None:
-        """Start a process that takes over from all others once it is ready; if that fails, all goes on as before.
-
-        One that has taken over already is told to find a successor of its own.
-        """
-        for child in self._children:
-            if child.successor:
-                if child.ready and child.pid:
-                    os.kill(child.pid, signal.SIGUSR2)
-                return
-        if self._stop_at is None and self._was_ready:
+        """Start a process that takes over from all others, an earlier successor too, once it is ready; if that fails, all goes on."""
+        under_way = any(child.successor and not child.ready for child in self._children)
+        if self._stop_at is None and self._was_ready and not under_way:
             self._children.append(Child("ippd: successor", run, successor=True))
 
     def run(self) -> int:
@@ -150,10 +147,16 @@ class Parent:
         """Orders come before the dead: a child that ends because all have been told to must not be replaced."""
         if heard & {signal.SIGTERM, signal.SIGINT}:
             self._stop()
-        if signal.SIGHUP in heard and self._stop_at is None and self.on_reload():
+        # A successor may know settings that this program does not: it judges for itself.
+        if RELOAD in heard and self._stop_at is None and (self._successor() or self.on_reload()):
             self._tell(RELOAD)
-        if signal.SIGUSR2 in heard:
+        if SUCCEED in heard:
             self.on_succeed()
+        if RETIRE_ALL in heard and self._stop_at is None:
+            log.info("process %d retires: a successor serves", os.getpid())
+            self._stop_at, self._retiring = time.monotonic() + TIME_TO_RETIRE + PATIENCE, True
+            for child in list(self._children):
+                self._retire(child)
         if signal.SIGUSR1 in heard:
             self.on_reopen()
             self._tell(REOPEN)
@@ -222,18 +225,25 @@ class Parent:
             self._was_ready = True
             self.on_ready()
 
+    def _successor(self) -> Child | None:
+        """The one that has taken over last."""
+        return next((child for child in reversed(self._children) if child.successor and child.ready and child.pid), None)
+
     def _watch_successor(self) -> None:
-        """Let the others retire once the successor is ready; end one that does not become ready."""
+        """Let those before it retire once a successor is ready; end one that does not become ready."""
         for child in self._children:
-            if not child.successor or not child.pid:
-                continue
-            if not child.ready and time.monotonic() >= child.started + TIME_TO_SUCCEED:
+            if child.successor and not child.ready and child.pid and time.monotonic() >= child.started + TIME_TO_SUCCEED:
                 os.kill(child.pid, signal.SIGKILL)
-            for other in self._children if child.ready else ():
-                if other is not child and not other.retired:
-                    other.retired = True
-                    if other.pid:
-                        os.kill(other.pid, RETIRE)
+        if successor := self._successor():
+            for other in self._children[: self._children.index(successor)]:
+                self._retire(other)
+
+    def _retire(self, child: Child) -> None:
+        if not child.pid:  # it waits for its next start, which is not wanted any more
+            self._children.remove(child)
+        elif not child.retired:
+            child.retired = True
+            os.kill(child.pid, RETIRE_ALL if child.successor else RETIRE)
 
     def _bury(self) -> None:
         """Take note of children that have ended."""
@@ -262,7 +272,8 @@ class Parent:
 
     def _stop(self) -> None:
         """Tell all to finish. A second time changes nothing."""
-        if self._stop_at is None:
+        if self._stop_at is None or self._retiring:
+            self._retiring = False
             self._stop_at = time.monotonic() + self._time_to_stop + PATIENCE
             self.on_stop()
             self._tell(STOP)

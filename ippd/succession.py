@@ -25,9 +25,10 @@ class Inheritance:
     news: int
 
     def take_over(self) -> None:
-        """All is ready: name this process in the lock, and let the predecessor retire."""
+        """All is ready: name this process in the lock, behind the first one, and let the predecessor retire."""
+        first = os.pread(self.lock, 100, 0).split()[0].decode()
         os.ftruncate(self.lock, 0)
-        os.pwrite(self.lock, f"{os.getpid()}\n".encode(), 0)
+        os.pwrite(self.lock, f"{first} {os.getpid()}\n".encode(), 0)
         os.write(self.news, b"!")
         os.close(self.news)
 

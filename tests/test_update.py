@@ -5,12 +5,15 @@ import http.client
 import io
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
 import tarfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,7 @@ from client import Client, form
 from ippd import probe, releases
 from ippd.errors import Forbidden, Invalid
 from ippd.settings import load
+from serverkit import wait_for
 
 ROOT = Path(__file__).parent.parent
 PASSWORD = "correct horse battery"
@@ -128,6 +132,40 @@ def test_an_update_loses_no_request_and_can_be_taken_back(host):
     assert done.returncode == 0, done.stderr
     assert host.version() == "1.0" and host.run("version").stdout == "ippd 1.0\n"
     assert host.process.poll() is None, "the process that the service manager knows is the same all the time"
+
+
+def test_updates_leave_no_chain_of_processes(host):
+    """Three updates, with an upload under way through all of them that began with the second program."""
+    host.start()
+    assert host.run("update", str(host.release("2.0"))).returncode == 0
+    with socket.create_connection(("127.0.0.1", host.port), timeout=60) as upload:
+        upload.sendall(b"POST /users/auth HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+                       b"Content-Length: 28\r\n\r\nemail=nobody@")  # fmt: skip
+        for version in ("3.0", "4.0"):
+            assert host.run("update", str(host.release(version))).returncode == 0
+            assert host.version() == version
+            # The first parent; the one before that with the process that serves the upload; the successor with two and the schedule.
+            assert wait_for(lambda: len(family(host.process.pid)) == 7, 30), family(host.process.pid)
+        upload.sendall(b"a.de&password=x")
+        assert upload.recv(100).startswith(b"HTTP/1.1 200 ")
+    assert wait_for(lambda: len(family(host.process.pid)) == 5, 30), family(host.process.pid)
+    host.process.send_signal(signal.SIGHUP)
+    assert host.run("update", "--back").returncode == 0 and host.version() == "3.0"
+    assert wait_for(lambda: len(family(host.process.pid)) == 5, 30)
+
+
+def family(pid):
+    """The process and all below it that have not ended."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            number, state, parent = re.match(r"(\d+) \(.*\) (\S) (\d+)", path.read_text()).groups()
+            if state != "Z":
+                parents[int(number)] = int(parent)
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found
 
 
 def test_a_program_that_does_not_come_up_is_undone(host):

@@ -11,25 +11,31 @@ PATIENCE = 75.0  # seconds; the daemon itself gives its successor a minute
 
 
 def running(folder: Path) -> int:
-    """The process that holds the lock of a data folder and takes orders; 0 when no daemon runs."""
+    """The parent of the processes that serve from a data folder: the successor if there was one; 0 when no daemon runs."""
+    return (_processes(folder) or [0])[-1]
+
+
+def _processes(folder: Path) -> list[int]:
+    """What the lock of a data folder names: the first parent, which starts successors, and the one that has taken over."""
     try:
         with open(folder / "ippd.lock", "rb") as file:
             try:
                 flock(file, LOCK_EX | LOCK_NB)
             except BlockingIOError:
-                return int(file.read(20).strip() or b"0")
+                return [int(number) for number in file.read(100).split()]
     except (FileNotFoundError, ValueError):
         pass
-    return 0
+    return []
 
 
 def hand_over(folder: Path, patience: float = PATIENCE) -> bool:
     """Let the daemon's successor start; True when it has taken over, or when no daemon runs, False when the old one goes on."""
-    before = running(folder)
-    if not before:
+    processes = _processes(folder)
+    if not processes:
         return True
+    first, before = processes[0], processes[-1]
     (folder / REFUSED).unlink(missing_ok=True)
-    os.kill(before, signal.SIGUSR2)
+    os.kill(first, signal.SIGUSR2)
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         time.sleep(0.1)
