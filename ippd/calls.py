@@ -8,11 +8,13 @@ import re
 import secrets
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
-from ippd.errors import IppdError, Unavailable
+from ippd import certificate
+from ippd.errors import Invalid, IppdError, Unavailable
 
 PIECE = 256 << 10
 Progress = Callable[[int, int], None]  # bytes done, bytes altogether
@@ -40,10 +42,13 @@ class Server:
     """One portal. Every method raises Unavailable when it cannot be reached (or says so itself), Refused for any other error."""
 
     def __init__(self, url: str, token: str | None = None, authority: str | None = None, timeout: float = 60.0) -> None:
-        """`url` is http or https; `authority` a file with certificates (PEM) that are trusted instead of the system's."""
+        """`url` is http or https; `authority` a file with certificates (PEM) that are trusted instead of the system's.
+
+        Raises Invalid for an authority that is none.
+        """
         parts = urlsplit(url)
         self._host, self._port, self._path = parts.hostname or "", parts.port, parts.path.rstrip("/")
-        self._tls = ssl.create_default_context(cafile=authority) if parts.scheme == "https" else None
+        self._tls = _context(authority) if parts.scheme == "https" else None
         self.token, self._timeout = token, timeout
         self._kept: http.client.HTTPConnection | None = None
 
@@ -100,10 +105,14 @@ class Server:
     def download(self, path: str, target: Path, progress: Progress | None = None, /, **query: Any) -> str:
         """Bring the bytes of a GET to `target`, going on after what `target`.part has of them; returns their SHA-256 in hexadecimal.
 
-        The file appears under its name only when it is whole and has the checksum that the portal names (its ETag).
+        The file appears under its name only when it is whole and has the checksum that the portal names (its ETag). One that is there
+        with this checksum is left as it is.
         """
         part = target.with_name(target.name + ".part")
-        etag = self._fetch(path, part, query, progress)
+        there = _sha256(target) if target.is_file() else ""
+        etag = self._fetch(path, part, query, progress, there)
+        if etag == there != "":
+            return there
         found = _sha256(part)
         if etag and found != etag and re.fullmatch("[0-9a-f]{64}", etag):
             part.unlink()
@@ -111,17 +120,21 @@ class Server:
         os.replace(part, target)
         return found
 
-    def _fetch(self, path: str, part: Path, query: Mapping[str, Any], progress: Progress | None) -> str:
+    def _fetch(self, path: str, part: Path, query: Mapping[str, Any], progress: Progress | None, there: str) -> str:
         have = part.stat().st_size if part.exists() else 0
         known = part.with_name(part.name + ".etag")
         etag = known.read_text() if have and known.exists() else ""
         headers = {"Range": f"bytes={have}-", "If-Range": f'"{etag}"'} if have and etag else {}
+        headers |= {"If-None-Match": f'"{there}"'} if there else {}
         try:
             answer = self._ask("GET", _with_query(path, query), None, headers)
         except Refused as refused:
             if refused.status != 416:  # all of it was there already
                 raise
             return etag
+        if answer.status == 304:
+            answer.read()
+            return there
         if answer.status != 206:
             have = 0
         etag = (answer.getheader("ETag") or "").strip('"')
@@ -149,17 +162,31 @@ class Server:
             kept = self._kept is not None
             connection = self._kept = self._kept or self._connect()
             try:
-                connection.request(method, self._path + path, body() if callable(body) else body, headers)
-                answer = connection.getresponse()
+                answer = self._answer(connection, method, self._path + path, body() if callable(body) else body, headers)
                 break
             except (OSError, http.client.HTTPException) as error:
                 self.close()
                 # A kept connection may have been closed by the other side meanwhile: once more with a new one.
                 if last or not kept or isinstance(error, TimeoutError):
-                    raise Unavailable(f"{self._host} cannot be reached: {error}") from None
-        if answer.status in (200, 206):
+                    raise Unavailable(_unreachable(f"{self._host}:{connection.port}", error)) from None
+        if answer.status in (200, 206, 304):
             return answer
         raise self._refusal(answer)
+
+    @staticmethod
+    def _answer(
+        connection: http.client.HTTPConnection, method: str, path: str, body: Any, headers: dict[str, str]
+    ) -> http.client.HTTPResponse:
+        try:
+            connection.request(method, path, body, headers)
+        except OSError as error:
+            # Who refuses a large upload does not read it to its end: the reason may be there already.
+            if connection.sock is None or isinstance(error, TimeoutError):
+                raise
+            with suppress(OSError, http.client.HTTPException):
+                return connection.getresponse()
+            raise
+        return connection.getresponse()
 
     def _refusal(self, answer: http.client.HTTPResponse) -> IppdError:
         try:
@@ -187,6 +214,21 @@ class Server:
         if self._kept is not None:
             self._kept.close()
             self._kept = None
+
+
+def _context(authority: str | None) -> ssl.SSLContext:
+    try:
+        return certificate.trusting(authority)
+    except ssl.SSLError:
+        raise Invalid(f"{authority} holds no certificate (PEM)") from None
+    except OSError as error:
+        raise Invalid(f"{authority}: {error.strerror}") from None
+
+
+def _unreachable(host: str, error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate of {host} is not one to trust: {error.verify_message}"
+    return f"{host} cannot be reached: {(error.strerror if isinstance(error, OSError) else '') or error or 'it closed the connection'}"
 
 
 def _with_query(path: str, query: Mapping[str, Any]) -> str:

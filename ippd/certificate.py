@@ -1,4 +1,4 @@
-"""Certificates: makes a self-signed one in pure Python (RFC 5280), reads names and end, tries certificate and key."""
+"""Certificates: makes a self-signed one in pure Python (RFC 5280), reads names and end, tries certificate and key, knows whom to trust."""
 
 import _ssl  # the public part of ssl reads certificates of authorities and peers only, not a file
 import hashlib
@@ -30,7 +30,20 @@ from ippd.wholefile import whole_file
 DAYS = 825  # the longest that Apple's clients accept
 COMMON_NAME = 64  # characters, RFC 5280 appendix A (ub-common-name)
 DAY = 86400
+# Where distributions keep the authorities: Debian, SUSE, Red Hat. The one-file program's OpenSSL looks at Red Hat's place only.
+AUTHORITIES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/ca-bundle.pem", "/etc/pki/tls/cert.pem")
 LABEL = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"  # of a host name; browsers take the underscore as well
+
+
+def trusting(authority: str | None = None) -> ssl.SSLContext:
+    """For a client: trusts the authorities in this file, else the host's (or those that SSL_CERT_FILE and SSL_CERT_DIR name).
+
+    Raises OSError or ssl.SSLError for a file that cannot be used.
+    """
+    known = ssl.get_default_verify_paths()
+    if authority is None and not known.cafile and not known.capath:
+        authority = next((path for path in AUTHORITIES if Path(path).is_file()), None)
+    return ssl.create_default_context(cafile=authority)
 
 
 def _sequence(*parts: bytes) -> bytes:

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from ippd import certificate
 from ippd.certificate import check_pair, make, read
 from ippd.errors import SettingsError
 
@@ -89,6 +90,19 @@ def test_curl_accepts_it(server, pair):
     assert (done.returncode, done.stdout) == (0, b"hellohello"), done.stderr
     done = subprocess.run(["curl", "-sS", "--noproxy", "*", url[0]], capture_output=True)
     assert done.returncode == 60  # not known to the system: refused
+
+
+def test_authorities_are_found_wherever_the_distribution_keeps_them(server, pair, monkeypatch):
+    """The library's own places do not exist; then neither does any of the known ones."""
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.setenv(name, "/nowhere")
+    monkeypatch.setattr(certificate, "AUTHORITIES", ("/nowhere/either", pair[0]))
+    context = certificate.trusting()
+    with socket.create_connection(("127.0.0.1", server)) as sock, context.wrap_socket(sock, server_hostname="localhost") as tls:
+        assert tls.version() == "TLSv1.3"
+    monkeypatch.setattr(certificate, "AUTHORITIES", ("/nowhere/either",))
+    with socket.create_connection(("127.0.0.1", server)) as sock, pytest.raises(ssl.SSLCertVerificationError):
+        certificate.trusting().wrap_socket(sock, server_hostname="localhost")
 
 
 def test_names_and_end_are_read_back(tmp_path):
