@@ -118,7 +118,7 @@ case $command in
         ;;
     test)
         setup requirements-test.lock
-        left=$#
+        left=$# together=
         while [ "$left" -gt 0 ]; do # each word to the end, so that all have been there once
             word=$1 left=$((left - 1))
             shift
@@ -131,9 +131,10 @@ case $command in
                     word=--binary=dist/ippd
                 fi
             fi
+            case $word in --binary=*) together="--numprocesses=2 --dist=loadfile" ;; esac # most of the time goes into starts
             set -- "$@" "$word"
         done
-        exec .venv/bin/python -m pytest "$@"
+        exec .venv/bin/python -m pytest $together "$@"
         ;;
     lint)
         setup requirements-test.lock

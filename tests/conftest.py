@@ -5,11 +5,14 @@ import shutil
 
 import pytest
 
+import program
+from daemons import NOW, Daemon, Daemons
 from ippd.core import open_core
 from ippd.domain.submission import Part
 from ippd.permissions import ANONYMOUS, OPERATOR, Actor
 from ippd.settings import load
-from serving import Portal
+from selection import SERVES, starts_ippd
+from serving import Frozen, Threaded
 
 PASSWORD = "correct horse battery"
 # Programs that the tests of a module (or a single test) run, with the Debian package of each. Where one is missing they are skipped,
@@ -25,12 +28,30 @@ PROGRAMS = {
     "test_rpm": {"rpmbuild": "rpm", "cpio": "cpio", "logrotate": "logrotate"},
     "test_server_bodies": {"curl": "curl"},
     "test_systemd_unit": {"systemd-analyze": "systemd"},
+    "test_worker_containers": {"podman": "podman", "runc": "runc", "busybox": "busybox-static"},
+    "test_worker_unit": {"systemd-analyze": "systemd"},
     "test_a_program_that_belongs_to_a_package_is_left_to_its_manager": {"rpmbuild": "rpm"},
 }
 PLACES = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
 
+def pytest_addoption(parser):
+    parser.addoption("--binary", metavar="PATH", help="run the tests that start ippd, and let them start this program")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "source_only: looks into the server or the commands; it cannot be pointed at the binary")
+    config.addinivalue_line("markers", "binary_only: is about the binary itself")
+    if config.option.binary:
+        program.BINARY = os.path.abspath(config.option.binary)
+        if not os.path.isfile(program.BINARY):
+            raise pytest.UsageError(f"--binary: there is no {program.BINARY}")
+        if not shutil.which("cc"):
+            raise pytest.UsageError("--binary: this needs a compiler: apt-get install gcc libc6-dev")
+
+
 def pytest_collection_modifyitems(items):
+    items[:] = [item for item in items if (starts_ippd(item) if program.BINARY else not item.get_closest_marker("binary_only"))]
     for item in items:
         wanted = PROGRAMS.get(item.module.__name__, {}) | PROGRAMS.get(item.originalname, {})
         missing = [package for program, package in wanted.items() if not shutil.which(program, path=PLACES)]
@@ -39,16 +60,18 @@ def pytest_collection_modifyitems(items):
 
 
 class Clock:
-    """Seconds since 1970 that stand still until they are moved."""
+    """Seconds since 1970 that stand still until they are moved; `show` is told of each move."""
 
     def __init__(self):
-        self.now = 1_800_000_000.0
+        self.now = NOW
+        self.show = lambda now: None
 
     def __call__(self):
         return self.now
 
     def forward(self, seconds=0.0, minutes=0.0, hours=0.0, days=0.0):
         self.now += seconds + 60 * minutes + 3600 * hours + 86400 * days
+        self.show(self.now)
 
 
 @pytest.fixture
@@ -56,14 +79,46 @@ def clock():
     return Clock()
 
 
+@pytest.fixture(scope="session")
+def daemons(tmp_path_factory):
+    """The daemons of the binary that wait for a test."""
+    made = Daemons(lambda: tmp_path_factory.mktemp("daemon"))
+    yield made
+    made.stop()
+
+
 @pytest.fixture
-def make_settings(tmp_path):
+def daemon(daemons, tmp_path, clock):
+    """A function: the daemon of the binary for this test, with these settings; its data folder is the test's own then."""
+    taken = []
+
+    def take(given):
+        if not taken:
+            taken.append(daemons.take(given))
+            (tmp_path / "data").symlink_to(taken[0].data)
+        elif taken[-1].given != given:  # other settings than at first, over the same data
+            taken[-1].stop()
+            taken.append(Daemon(taken[0].folder, given))
+        taken[-1].show(clock())
+        clock.show = taken[-1].show
+        return taken[-1]
+
+    yield take
+    if taken:
+        other = any(str(tmp_path) in text for text in taken[-1].given.values())
+        daemons.give_back(taken[-1], again=len(taken) == 1 and not other)
+
+
+@pytest.fixture
+def make_settings(request, tmp_path):
     """A function: settings over the temporary folder, with overrides as keyword `group__name="text"`."""
 
     def make(**overrides):
-        given = {"data.directory": str(tmp_path / "data"), "data.reserve": "1MB", "auth.bcrypt_cost": "4"}
+        given = {"data.reserve": "1MB", "auth.bcrypt_cost": "4"}
         given |= {name.replace("__", "."): str(value) for name, value in overrides.items()}
-        return load("", {}, [f"{name}={value}" for name, value in given.items()])
+        if program.BINARY and SERVES in request.fixturenames and not (tmp_path / "data").exists():
+            request.getfixturevalue("daemon")(given)
+        return load("", {}, [f"{name}={value}" for name, value in ({"data.directory": tmp_path / "data"} | given).items()])
 
     return make
 
@@ -117,17 +172,28 @@ def echo(*files, app="echo", **params):
 
 
 @pytest.fixture
-def make_portal(make_core):
-    """A function: the portal on two loopback ports, over settings as `make_settings` takes them."""
+def served_core(request):
+    """A function: the portal over a core, on two loopback ports."""
     portals = []
 
-    def make(families=None, **overrides):
-        portals.append(Portal(make_core(**overrides), *([families] if families else [])))
+    def begin(core, *families):
+        if program.BINARY:
+            given = {name: core.settings.text(name) for name in core.settings if core.settings.source(name) == "--set"}
+            del given["data.directory"]
+            portals.append(Frozen(core, request.getfixturevalue("daemon")(given)))
+        else:
+            portals.append(Threaded(core, *families))
         return portals[-1]
 
-    yield make
+    yield begin
     for portal in portals:
         portal.stop()
+
+
+@pytest.fixture
+def make_portal(make_core, served_core):
+    """A function: the portal over settings as `make_settings` takes them."""
+    return lambda families=None, **overrides: served_core(make_core(**overrides), *([families] if families else []))
 
 
 @pytest.fixture
