@@ -4,11 +4,12 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
 from ippd.calls import Progress, Refused, Server, Upload
-from ippd.errors import Invalid, Unauthorized, Unavailable
+from ippd.errors import Invalid, IppdError, Unauthorized, Unavailable
 
 TRIES = 6  # downloads that go on after a broken connection
 PAUSE = 1.0  # seconds before the first of them; doubled each time
@@ -42,6 +43,14 @@ def remember(server: str, token: str, authority: str | None) -> None:
     os.replace(new, path)
 
 
+class _Portal(Server):
+    """A portal that tells how to log in again when it wants that."""
+
+    def _refusal(self, answer: HTTPResponse) -> IppdError:
+        error = super()._refusal(answer)
+        return Unauthorized(f"{error}: ippd login EMAIL") if answer.status == 401 and self.token else error
+
+
 class Client:
     """One user at one portal. Every method raises Refused with the portal's sentence, Unavailable when it cannot be reached."""
 
@@ -49,7 +58,7 @@ class Client:
         """`server` is the portal's https address; `authority` a certificate (PEM) to trust instead of the system's."""
         if not server.startswith(("https://", "http://127.0.0.1", "http://localhost", "http://[::1]")):
             raise Invalid(f"{server} is not an https:// address: the password would be readable on the way")
-        self._server = Server(server, token, authority)
+        self._server = _Portal(server, token, authority)
 
     def log_in(self, email: str, password: str) -> str:
         """A token for an account. Raises Unauthorized."""

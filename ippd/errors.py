@@ -27,7 +27,7 @@ class Invalid(IppdError):
         """Takes a sentence, or only the fields, whose sentences are then joined."""
         self.fields = {name: list(sentences) for name, sentences in (fields or {}).items()}
         if sentence is None and self.fields:
-            sentence = " ".join(f"{name}: {' '.join(sentences)}" for name, sentences in self.fields.items())
+            sentence = "; ".join(f"{name}: {', '.join(sentences)}" for name, sentences in self.fields.items())
         super().__init__(sentence)
 
 

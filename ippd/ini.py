@@ -1,6 +1,5 @@
 """Reads an INI file line by line, so that each value knows its line and all mistakes are told at once."""
 
-import os
 import re
 from dataclasses import dataclass, field
 
@@ -16,7 +15,7 @@ class Ini:
     problems: list[tuple[int, str]] = field(default_factory=list)
 
     def place(self, line: int) -> str:
-        """Where a line is: `ippd.conf:12`."""
+        """Where a line is: `/etc/ippd/ippd.conf:12`."""
         return f"{self.label}:{line}"
 
 
@@ -31,7 +30,7 @@ def read(path: str) -> Ini:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ValueError(f"line {line} is not UTF-8") from None
-    return parse(decoded, os.path.basename(path))
+    return parse(decoded, path)
 
 
 def parse(content: str, label: str) -> Ini:

@@ -6,13 +6,10 @@ from urllib.parse import quote
 import pytest
 
 from conftest import join
-from ippd.admin import panel, reset
 from ippd.admin.views import shown_size
-from ippd.api.portal import portal
 from ippd.domain.limits import LIMITS
 from ippd.permissions import ANONYMOUS, OPERATOR
 from ippd.setting_types import size
-from serving import Portal
 
 EVIL = "<script>document.title='evil'</script>\"'&"
 BROWSER = {"Accept": "text/html,application/xhtml+xml", "Sec-Fetch-Site": "same-origin"}
@@ -21,11 +18,9 @@ POSTS = ["/groups/create", "/groups/edit/1", "/groups/remove/1", "/groups/limits
 
 
 @pytest.fixture
-def served(core):
+def served(core, served_core):
     """The real server with the portal, the panel and the page for a new password."""
-    running = Portal(core, (portal, panel, reset))
-    yield running
-    running.stop()
+    return served_core(core)
 
 
 @pytest.fixture

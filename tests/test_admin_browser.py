@@ -11,10 +11,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from browser import chromium
 from conftest import PASSWORD, join
-from ippd.admin import panel, reset
-from ippd.api.portal import portal
 from ippd.permissions import ANONYMOUS, OPERATOR
-from serving import Portal
 
 EVIL = "<script>document.title='evil'</script><img src=x onerror=\"document.title='evil'\">"
 
@@ -33,10 +30,8 @@ def scripting(tmp_path_factory):
 
 
 @pytest.fixture
-def served(core):
-    running = Portal(core, (portal, panel, reset))
-    yield running
-    running.stop()
+def served(core, served_core):
+    return served_core(core)
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import termios
 
 import pytest
 
-from ippd import VERSION, schedule
+import program
+from ippd import VERSION, certificate, schedule
 from ippd.cli import main
 from ippd.cli.parser import make, parse
 from ippd.cli.table import COMMANDS, NOUNS
@@ -33,10 +34,12 @@ def environment(tmp_path, monkeypatch):
 
 @pytest.fixture
 def ippd(environment, capsys, monkeypatch):
-    """Run a command in this process; gives (status, output, errors)."""
+    """Run a command, from the source in this process; gives (status, output, errors)."""
 
     def ippd(*words, stdin=f"{PASSWORD}\n"):
         given = stdin.encode() if isinstance(stdin, str) else stdin
+        if program.BINARY:
+            return program.run(*words, given=given)
         monkeypatch.setattr(sys, "stdin", None if stdin is None else io.TextIOWrapper(io.BytesIO(given)))
         capsys.readouterr()
         return (main(words), *capsys.readouterr())
@@ -63,6 +66,7 @@ def test_every_command_and_argument_has_help():
     assert make().format_help().count("\n") > 10
 
 
+@pytest.mark.source_only  # a process for each would take minutes, and shows nothing new
 @pytest.mark.parametrize("words", [[], *(command.words.split() for command in COMMANDS)], ids=" ".join)
 def test_help_is_printed_for_every_command(ippd, words):
     status, out, err = ippd(*words, "--help")
@@ -70,6 +74,7 @@ def test_help_is_printed_for_every_command(ippd, words):
     assert "--config FILE" in out and "--set NAME=VALUE" in out
 
 
+@pytest.mark.source_only  # a process for each would take minutes, and shows nothing new
 @pytest.mark.parametrize("words", [
     [], ["user"], ["nonsense"], ["user", "find"], ["user", "add"], ["user", "list", "--status", "x"], ["version", "x"],
     ["user", "list", "--stat", "pending"], ["group", "limit", "g", "bytes", "1"], ["housekeeping", "x"], ["--set"],
@@ -131,6 +136,7 @@ def test_groups_from_the_first_to_the_last(ippd, core):
     assert core.groups.list(OPERATOR) == []
 
 
+@pytest.mark.source_only  # a process for each would take minutes, and shows nothing new
 @pytest.mark.parametrize(("words", "sentence"), [
     (["user", "add", "ada@example.org"], "there is an account with the address ada@example.org already"),
     (["user", "add", "nonsense"], "email: this is not an e-mail address"),
@@ -156,6 +162,7 @@ def test_a_mistake_is_one_sentence_and_status_1(ippd, core, words, sentence):
     assert ippd(*words) == (1, "", f"ippd: {sentence}\n")
 
 
+@pytest.mark.source_only  # a process for each would take minutes, and shows nothing new
 @pytest.mark.parametrize(("content", "sentence"), [
     (b"", "no password was given: {} is empty"),
     (b"\n", "no password was given: {} is empty"),
@@ -193,7 +200,7 @@ def test_a_password_comes_from_a_file_whatever_its_line_end(ippd, core, tmp_path
 def test_at_a_terminal_the_password_is_asked_for_twice_and_not_shown(environment, typed, status, said):
     child, terminal = pty.fork()
     if not child:
-        os.execv(sys.executable, [sys.executable, "-m", "ippd", "user", "add", "ada@example.org"])
+        os.execv(program.words()[0], program.words("user", "add", "ada@example.org"))
     output = b""
     for text, prompt in zip(typed, (b"New password: ", b"The same again: "), strict=False):
         while not output.endswith(prompt) or termios.tcgetattr(terminal)[3] & termios.ECHO:
@@ -204,7 +211,8 @@ def test_at_a_terminal_the_password_is_asked_for_twice_and_not_shown(environment
             output += os.read(terminal, 1000)
         except OSError:  # the other side has closed
             break
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == status
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status == (code if code >= 0 else 128 - code)  # as a shell tells it: the binary ends by the signal itself
     assert output.decode().rstrip().endswith(said) and PASSWORD not in output.decode()
 
 
@@ -246,15 +254,38 @@ def test_the_sample_is_a_settings_file(ippd, tmp_path):
     assert status == 0 and ippd("config", "--check", "-c", path) == (0, f"{path}: nothing is wrong\n", "")
 
 
+def test_the_check_names_each_file_by_its_own_setting(ippd, tmp_path):
+    path = tmp_path / "ippd.conf"
+    certificate.make(["localhost"], f"{tmp_path}/cert", f"{tmp_path}/key")
+    for name, key, said in (("missing", None, "cannot be read: No such file"), ("text", "no key", "is no private key in PEM form")):
+        if key:
+            (tmp_path / name).write_text(key)
+        path.write_text(f"[public]\ncertificate = {tmp_path}/cert\nkey = {tmp_path}/{name}\n")
+        status, _, errors = ippd("config", "--check", "-c", str(path))
+        assert status == 1 and errors.startswith(f"ippd: {path}:3: public.key: {tmp_path}/{name} {said}"), errors
+    for value, said in ((f"{tmp_path}/none/log", f"there is no folder {tmp_path}/none"), (str(tmp_path), f"{tmp_path} is a folder")):
+        path.write_text(f"[log]\nfile = {value}\n")
+        assert ippd("config", "--check", "-c", str(path)) == (1, "", f"ippd: {path}:2: log.file: {said}\n")
+
+
+def test_the_check_tells_what_works_but_was_hardly_meant(ippd, tmp_path):
+    path = tmp_path / "ippd.conf"
+    path.write_text("[mail]\nhost = localhost\n[local]\nallow = nobody-here @no-group root\n")
+    assert ippd("config", "--check", "-c", str(path)) == (0, f"{path}: the daemon can start\n", (
+        f"ippd: {path}:2: mail.host: mail.from is empty, so mails come from ippd@ and the name of this host\n"
+        f"ippd: {path}:4: local.allow: this host knows no account nobody-here\n"
+        f"ippd: {path}:4: local.allow: this host knows no group @no-group\n"))
+
+
 def test_the_check_names_everything_that_is_wrong(ippd, tmp_path):
     path = tmp_path / "ippd.conf"
     path.write_text("[public]\nlisten = 99999\nfrontent = /x\n")
     assert ippd("config", "--check", "-c", str(path)) == (1, "", (
-        "ippd: ippd.conf:3: public.frontent: there is no such setting; did you mean public.frontend?\n"
-        "ippd: ippd.conf:2: public.listen: '99999' is not a port\n"))
+        f"ippd: {path}:3: public.frontent: there is no such setting; did you mean public.frontend?\n"
+        f"ippd: {path}:2: public.listen: '99999' is not a port\n"))
     path.write_text("[public]\ncertificate = /c\nkey = /k\nfrontend = /x\n[mail]\npassword = hunter2\n")
     os.chmod(path, 0o644)
     assert ippd("config", "-c", str(path), "--check") == (1, "", (
         f"ippd: {path} holds mail.password and every account can read it; use chmod o-r\n"
-        "ippd: ippd.conf:2: public.certificate: /c cannot be read: No such file or directory\n"
-        "ippd: ippd.conf:4: public.frontend: there is no /x/index.html\n"))
+        f"ippd: {path}:2: public.certificate: /c cannot be read: No such file or directory\n"
+        f"ippd: {path}:4: public.frontend: there is no /x/index.html\n"))

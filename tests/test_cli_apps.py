@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import program
 from ippd import logs
 from ippd.cli import main
 from ippd.domain.submission import Part
@@ -22,6 +23,8 @@ def ippd(tmp_path, monkeypatch, capsys):
     (tmp_path / "apps" / "echo.json").write_text(json.dumps({"Executable": "/bin/echo", "PARAMS": {"text": ""}}))
 
     def ippd(*words):
+        if program.BINARY:
+            return program.run(*words)
         capsys.readouterr()
         return (main([str(word) for word in words]), *capsys.readouterr())
 

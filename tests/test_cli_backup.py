@@ -1,18 +1,18 @@
 """The commands for backups as processes of their own: whose the files are, the progress bar, what is refused."""
 
 import os
+import shlex
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
+import program
 from ippd.daemon import locked
 
 PASSWORD = "correct horse battery"
 NOBODY = 65534
-ROOT = str(Path(__file__).parent.parent)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def environ(tmp_path):
 def run(environ):
     """A function: run a command."""
     return lambda command, **options: subprocess.run(
-        [sys.executable, "-m", "ippd", *command.split()], capture_output=True, text=True, env=environ, cwd=ROOT, timeout=60, **options)
+        program.words(*command.split()), capture_output=True, text=True, env=environ, timeout=60, **options)
 
 
 def test_a_backup_belongs_to_who_makes_it_and_what_is_restored_to_the_owner_of_the_data(run, tmp_path):
@@ -62,6 +62,6 @@ def test_a_backup_belongs_to_who_makes_it_and_what_is_restored_to_the_owner_of_t
 
 def test_a_progress_bar_is_shown_on_a_terminal_only(run, environ, tmp_path):
     assert run(f"backup {tmp_path}/one.tar").stderr == ""
-    shown = subprocess.run(["script", "-qec", f"{sys.executable} -m ippd backup {tmp_path}/two.tar", "/dev/null"], cwd=ROOT, text=True,
+    shown = subprocess.run(["script", "-qec", shlex.join(program.words("backup", tmp_path / "two.tar")), "/dev/null"], text=True,
                            capture_output=True, timeout=60, env=environ)
     assert "backup [####" in shown.stdout and shown.returncode == 0

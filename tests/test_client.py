@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import program
 from ippd.cli import main
 from ippd.client import Client, remembered, token_file
 from ippd.domain.submission import Part
@@ -21,6 +22,8 @@ def ippd(portal, tmp_path, monkeypatch, capsysbinary):
     monkeypatch.setenv("IPPD_CONFIG", "")
 
     def ippd(*words):
+        if program.BINARY:
+            return program.run(*words)
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
         capsysbinary.readouterr()
         status = main([str(word) for word in words])
@@ -70,7 +73,7 @@ def test_cancelling_says_what_it_did(ippd, ada):
 
 def test_holding_going_on_and_running_again(ippd, ada, portal):
     id = ippd("submit", "echo", "text=a")[1].strip()
-    assert ippd("suspend", id)[1] == "suspended\n" and ippd("resume", id)[1] == "submitted\n"
+    assert ippd("suspend", id)[1] == f"experiment {id} is suspended\n" and ippd("resume", id)[1] == f"experiment {id} is submitted\n"
     new = ippd("relaunch", id, "text=b")[1]
     assert portal.core.experiments.get(ada, int(new))["params"] == {"text": "b"}
     assert ippd("relaunch", id, "scan=@x")[0] == 1
@@ -144,3 +147,54 @@ def test_a_broken_part_is_found_by_its_checksum_and_brought_anew(ippd, ada, port
 def test_a_forged_name_never_leaves_the_folder(ippd, tmp_path, name):
     with pytest.raises(Invalid):
         Client(ippd.url).get(1, name, tmp_path)
+
+
+def test_fields_and_names_may_stand_behind_a_flag(ippd, ada, portal, tmp_path):
+    id = ippd("submit", "echo", "--name", "late", "text=a", "--priority", "-2", "more=b")[1].strip()
+    assert portal.core.experiments.get(ada, int(id))["params"] == {"text": "a", "more": "b"}
+    results(portal, int(id), ("a.txt", b"a"), ("b.txt", b"b"))
+    assert ippd("get", id, "--to", tmp_path / "out", "b.txt")[1] == f"{tmp_path}/out/b.txt\n"
+    for words in (("submit", "echo", "--nmae", "x"), ("list", "x"), ("submit", "echo", "--name", "x", "a=b", "-x")):
+        status, _, errors = ippd(*words)
+        assert status == 2 and "unrecognized arguments: " in errors
+
+
+def test_why_a_large_upload_is_refused_is_told(ippd, ada, tmp_path):
+    with open(tmp_path / "scan.nii", "wb") as scan:
+        scan.truncate(300 << 20)
+    status, _, errors = ippd("submit", "echo", f"scan=@{tmp_path}/scan.nii", "--priority", "5")
+    assert (status, errors) == (1, "ippd: priority: this must be a whole number from -1000 to 0\n")
+
+
+def test_what_is_there_already_is_not_brought_again(ippd, ada, portal, tmp_path):
+    id = ippd("submit", "echo")[1].strip()
+    results(portal, int(id), ("a.bin", b"0123456789"))
+    assert ippd("get", id, "--to", tmp_path)[0] == 0
+    before = (tmp_path / "a.bin").stat().st_ino
+    assert ippd("get", id, "--to", tmp_path)[0] == 0 and (tmp_path / "a.bin").stat().st_ino == before
+    (tmp_path / "a.bin").write_bytes(b"0123456780")
+    assert ippd("get", id, "--to", tmp_path)[0] == 0 and (tmp_path / "a.bin").read_bytes() == b"0123456789"
+    assert sorted(path.name for path in tmp_path.glob("a.bin*")) == ["a.bin"]
+
+
+def test_a_login_that_is_over_is_told_with_what_to_do(ippd, ada, portal):
+    portal.core.users.set_password(OPERATOR, ada.user, "another " + PASSWORD)
+    status, _, errors = ippd("list")
+    assert status == 1 and errors.endswith(": ippd login EMAIL\n")
+
+
+@pytest.mark.parametrize(("words", "sentence"), [
+    (("--ca", "/no/such"), "/no/such: No such file or directory"), (("--ca", "/etc/passwd"), "/etc/passwd holds no certificate (PEM)"),
+    ((), "is not one to trust: self-signed certificate"),
+])
+def test_a_certificate_that_is_none_or_unknown_is_told_in_words(ippd, tmp_path, words, sentence):
+    (tmp_path / "password").write_text(PASSWORD)
+    status, _, errors = ippd("login", "ada@example.org", "--server", ippd.url, "--password-file", tmp_path / "password", *words)
+    assert status == 1 and sentence in errors and len(errors.splitlines()) == 1
+
+
+def test_a_portal_that_is_away_and_a_password_that_is_missing_are_told_in_words(ippd, tmp_path):
+    (tmp_path / "password").write_text(PASSWORD)
+    words = ("login", "ada@example.org", "--password-file", tmp_path / "password", "--server")
+    assert ippd(*words, "https://127.0.0.1:9")[2] == "ippd: 127.0.0.1:9 cannot be reached: Connection refused\n"
+    assert ippd(*words[:2], "--server", ippd.url)[2] == "ippd: no password was given: standard input is empty\n"

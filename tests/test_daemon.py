@@ -8,7 +8,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -16,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
+import program
 from ippd import certificate
 from mailservers import Inbox, smtp_server
 from serverkit import Reader, closed, get, post, read_answer, trusting, wait_for
 
-ROOT = Path(__file__).resolve().parents[1]
 BODY = b"email=a&password=b&" + b"&".join([b"x=" + b"y" * 47] * 2000)
 START = 30.0  # seconds; a busy machine imports slowly
 
@@ -31,18 +30,19 @@ class Daemon:
     def __init__(self, folder, *sets, environ=()):
         self.folder, self.log_path, self.config = folder, folder / "ippd.log", folder / "ippd.conf"
         self.config.touch()
+        self.pid = 0  # of the parent of all its processes
         given = [f"data.directory={folder}/data", "data.reserve=0", f"log.file={self.log_path}", "public.listen=127.0.0.1:0",
                  "local.listen=127.0.0.1:0", "server.processes=2", "server.drain_timeout=5", *sets]  # fmt: skip
         words = [word for one in given for word in ("--set", one)]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("IPPD_")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "ippd", "--config", str(self.config), *words, "serve"], cwd=ROOT, env=clean | dict(environ),
-            stderr=subprocess.PIPE, text=True)  # fmt: skip
+            program.words("--config", self.config, *words, "serve"), env=clean | dict(environ), stderr=subprocess.PIPE, text=True)
 
     def ready(self):
         """Wait until it serves."""
         assert wait_for(lambda: " serves\n" in self.log or self.process.poll() is not None, START)
         assert self.process.poll() is None, self.process.stderr.read()
+        self.pid = program.pid_of(self.process)
         self.public = int(re.search(r"public listener: https://127\.0\.0\.1:(\d+)", self.log)[1])
         self.local = int(re.search(r"local listener: http://127\.0\.0\.1:(\d+)", self.log)[1])
         return self
@@ -54,15 +54,7 @@ class Daemon:
     @property
     def children(self):
         """The name of each child process: {pid: name}."""
-        found = {}
-        for path in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                pid, name, state, parent = re.match(r"(\d+) \((.*)\) (\S) (\d+)", path.read_text()).groups()
-            except OSError:
-                continue
-            if int(parent) == self.process.pid and state != "Z":
-                found[int(pid)] = name
-        return found
+        return program.children_of(self.pid)
 
     def tls(self):
         return trusting().wrap_socket(socket.create_connection(("127.0.0.1", self.public), 10), server_hostname="localhost")
@@ -95,10 +87,11 @@ class Daemon:
 
     def end(self):
         """Stop it, however it fares."""
+        running = self.children if self.pid else ()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(10)
-        assert wait_for(lambda: not self.children, 10)
+        assert wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in running), 10)
         self.process.stderr.close()
 
 
@@ -126,8 +119,8 @@ def shared(tmp_path_factory):
 
 def test_it_has_a_parent_two_serving_processes_and_a_schedule(shared):
     assert sorted(shared.children.values()) == ["ippd: schedule", "ippd: serve 1", "ippd: serve 2"]
-    assert os.listdir(f"/proc/{shared.process.pid}/task") == [str(shared.process.pid)]
-    assert not [path for path in Path(f"/proc/{shared.process.pid}/fd").iterdir() if "sqlite" in os.readlink(path)]
+    assert os.listdir(f"/proc/{shared.pid}/task") == [str(shared.pid)]
+    assert not [path for path in Path(f"/proc/{shared.pid}/fd").iterdir() if "sqlite" in os.readlink(path)]
     assert shared.version()
 
 
@@ -148,7 +141,7 @@ def test_both_processes_serve(shared):
 def test_a_second_daemon_on_the_same_folder_is_refused(shared):
     second = Daemon(shared.folder)
     assert second.process.wait(START) == 1
-    assert f"is in use by another ippd (process {shared.process.pid})" in second.process.stderr.read()
+    assert f"is in use by another ippd (process {shared.pid})" in second.process.stderr.read()
     second.process.stderr.close()
     assert shared.version()
 
@@ -215,7 +208,7 @@ def test_usr1_reopens_the_log_in_all_processes(shared):
     shared.log_path.rename(moved)
     shared.signal(signal.SIGUSR1)
     assert wait_for(shared.log_path.exists)
-    processes = {*shared.children, shared.process.pid}
+    processes = {*shared.children, shared.pid}
 
 
     def opened(pid):

@@ -111,3 +111,11 @@ def test_a_core_that_cannot_work_is_not_ready(core):
     assert core.ready() == []
     core.blobs.reserve = 1 << 60
     assert core.ready() == ["there is no room for uploads on the disk"]
+
+
+def test_the_half_of_an_upload_whose_process_has_died_goes_after_an_hour(core, clock):
+    partial = core.blobs.incoming / ("0f" * 16)
+    partial.write_bytes(b"half an upload")
+    for minutes, swept in ((59, 0), (61, 1)):
+        os.utime(partial, (clock() - 60 * minutes,) * 2)
+        assert core.housekeeping.sweep_orphans(SYSTEM) == swept, minutes

@@ -145,6 +145,7 @@ def test_strict_transport_is_promised_only_for_a_whole_host():
         assert transport_security({"public.url": url}) == {}
 
 
+@pytest.mark.source_only
 def test_a_form_is_taken_only_with_the_token_of_its_page(make_portal, clock):
     portal = make_portal([forms()])
     token = portal.local.get("/forms/token").json

@@ -57,7 +57,7 @@ def test_a_submission_is_refused_field_by_field(portal):
     assert reply.status == 400 and "text: this must be at most 5 characters" in reply.json["error"] and "other:" in reply.json["error"]
 
 
-@pytest.mark.parametrize("path", ["claim", "heartbeats", "1/returned", "1/stopped", "1/suspended"])
+@pytest.mark.parametrize("path", ["claim", "heartbeats", "1/returned", "1/stopped", "1/suspended", "1/unable"])
 def test_what_is_for_workers_is_not_there_for_others(portal, path):
     assert portal.public.post(f"/experiments/{path}", token=portal.user()).status in (404, 405)
     assert portal.public.post("/experiments/1/log", token="x").status in (404, 405)

@@ -1,4 +1,7 @@
-"""Routes and errors: what exists on which listener, what answers when nothing does, and that no fault shows its inside."""
+"""Routes and errors: what exists on which listener, what answers when nothing does, and that no fault shows its inside.
+
+Bad input: paths, ids and methods that are none, forged headers. The families are made up for these tests.
+"""
 
 import logging
 
@@ -7,6 +10,8 @@ import pytest
 from ippd.errors import IppdError, Unavailable
 from ippd.http import Answer, Family, json_answer, make_app
 from ippd.permissions import ANONYMOUS
+
+pytestmark = pytest.mark.source_only
 
 
 def told(request, error):
@@ -151,16 +156,3 @@ def test_two_families_on_the_same_method_and_path_stop_the_start(core):
 def test_one_family_serves_two_applications_in_one_process(core):
     shared = family()
     assert make_app([shared], core, core.settings, "public") is not make_app([shared], core, core.settings, "local")
-
-
-def test_watchers_learn_whether_it_lives_and_whether_it_can_work(served):
-    for listener in (served.public, served.local):
-        assert listener.get("/livez").body == b"true"
-        assert listener.get("/readyz").body == b"true"
-
-
-def test_a_full_disk_is_not_ready_and_only_the_local_listener_says_why(make_portal):
-    full = make_portal(data__reserve="1024000GB")
-    assert full.public.get("/livez").status == 200
-    assert (full.public.get("/readyz").status, full.public.get("/readyz").json) == (503, {"error": "not ready"})
-    assert "no room" in full.local.get("/readyz").json["error"]

@@ -105,6 +105,12 @@ def test_nothing_outside_or_hidden_is_served(site, path):
     assert b"outside" not in reply.body and b"SECRET" not in reply.body
 
 
-def test_without_the_setting_there_is_no_frontend_and_never_one_on_the_local_listener(portal, site):
-    for listener in (portal.public, portal.local, site.local):
-        assert listener.get("/", headers=PAGE).status == 404
+def test_without_the_setting_there_is_no_frontend(portal):
+    assert portal.public.get("/", headers=PAGE).status == 404
+
+
+def test_there_is_never_a_frontend_on_the_local_listener(site):
+    assert site.local.get("/index.html", headers=PAGE).status == 404
+    for path in ("/", "/admin", "/admin/"):  # there the panel begins
+        reply = site.local.get(path, headers=PAGE)
+        assert (reply.status, reply.headers["location"], reply.body) == (302, "/admin/users", b""), path

@@ -2,19 +2,20 @@
 
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
+import program
+
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "centos" / "ippd.init"
-PROGRAM = os.environ.get("IPPD_BINARY") or str(Path(sys.executable).with_name("ippd"))
 SHELLS = [["bash"], ["busybox", "sh"]]
 
 
@@ -25,7 +26,7 @@ def free_port():
 
 
 def may_run(account):
-    return subprocess.run(["su", "-s", "/bin/sh", account, "-c", f"{PROGRAM} version"], capture_output=True).returncode == 0
+    return subprocess.run(["su", "-s", "/bin/sh", account, "-c", f"{program.path()} version"], capture_output=True).returncode == 0
 
 
 class Host:
@@ -39,8 +40,8 @@ class Host:
         subprocess.run(["chown", self.account, folder / "data"], check=True)
         (folder / "lock").mkdir()
         self.configure()
-        names = {"PROGRAM": PROGRAM, "IPPD_CONFIG": folder / "ippd.conf", "ACCOUNT": self.account, "PIDFILE": folder / "ippd.pid",
-                 "LOCKFILE": folder / "lock/ippd", "CONSOLE": folder / "console.log", "TMPDIR": folder / "data", "STOP_TIMEOUT": 20}
+        names = {"PROGRAM": program.path(), "IPPD_CONFIG": folder / "ippd.conf", "ACCOUNT": self.account, "PIDFILE": folder / "ippd.pid",
+                 "LOCKFILE": folder / "lock/ippd", "CONSOLE": folder / "data/console.log", "TMPDIR": folder / "data", "STOP_TIMEOUT": 20}
         (folder / "sysconfig").write_text("".join(f"{name}={shlex.quote(str(value))}\n" for name, value in names.items()))
 
     def configure(self, more=""):
@@ -84,6 +85,7 @@ def test_a_whole_life(host):
     assert host.script("condrestart").returncode == 0 and host.pid() != first and host.answers()
     assert host.script("stop").returncode == 0 and not host.answers()
     assert not (host.folder / "ippd.pid").exists() and not (host.folder / "lock/ippd").exists()
+    assert "    ippd user add you@example.org\n" in (host.folder / "data/console.log").read_text(), "there is no user yet"
 
 
 def test_settings_that_are_wrong_neither_start_nor_end_a_daemon(host):
@@ -126,6 +128,43 @@ def _group(stat):
     except OSError:
         return None
     return group if state != "Z" else None
+
+
+def test_a_daemon_that_dies_at_its_start_is_told_with_its_reason_and_not_waited_for(host):
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        host.local = sock.getsockname()[1]
+        host.configure()
+        begin = time.monotonic()
+        refused = host.script("start")
+        assert refused.returncode == 1 and "is in use by another program" in refused.stdout, refused
+    assert time.monotonic() - begin < 45, "START_TIMEOUT is a minute"
+    assert "There is no user yet" not in refused.stdout
+    assert host.script("status").returncode == 3
+
+
+def test_a_console_file_that_leads_elsewhere_is_not_written_by_root(host):
+    if os.geteuid() != 0:
+        pytest.skip("only root could be led astray")
+    (host.folder / "precious").write_text("root's\n")
+    (host.folder / "precious").chmod(0o600)
+    subprocess.run(["chown", "nobody", host.folder / "data"], check=True)
+    (host.folder / "data/console.log").symlink_to(host.folder / "precious")
+    with open(host.folder / "sysconfig", "a") as file:
+        file.write("PROGRAM=/bin/true\nACCOUNT=nobody\n")  # whatever the program is: it does not come to that
+    refused = host.script("start")
+    assert refused.returncode == 1 and "the account nobody cannot write" in refused.stdout
+    assert (host.folder / "precious").read_text() == "root's\n"
+
+
+def test_a_program_that_the_account_cannot_run_is_not_blamed_on_the_configuration(host):
+    closed = host.folder / "closed"
+    closed.mkdir(mode=0o700)
+    shutil.copy(program.path(), closed / "ippd")
+    with open(host.folder / "sysconfig", "a") as file:
+        file.write(f"PROGRAM={closed}/ippd\nACCOUNT=nobody\n")
+    refused = host.script("start")
+    assert (refused.returncode, refused.stdout) == (5, f"ippd: not started: the account nobody cannot run {closed}/ippd\n")
 
 
 def test_files_that_a_crash_left_are_told_and_taken_over(host):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import program
 from conftest import echo, join
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -161,9 +162,9 @@ def tools_without(folder, *missing):
     """A folder with links to all programs of the machine but some."""
     folder.mkdir()
     for place in ("/usr/bin", "/bin"):
-        for program in Path(place).iterdir():
-            if program.name not in missing and not (folder / program.name).is_symlink():
-                (folder / program.name).symlink_to(program)
+        for tool in Path(place).iterdir():
+            if tool.name not in missing and not (folder / tool.name).is_symlink():
+                (folder / tool.name).symlink_to(tool)
     return str(folder)
 
 
@@ -237,7 +238,8 @@ def demo(tmp_path, path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     given = os.environ | {"PATH": path, "TMPDIR": str(scratch)}
-    done = subprocess.run([sys.executable, EXAMPLES / "demo"], env=given, capture_output=True, text=True, timeout=120)
+    words = [sys.executable, EXAMPLES / "demo", "--program", program.path()]
+    done = subprocess.run(words, env=given, capture_output=True, text=True, timeout=120)
     assert list(scratch.iterdir()) == []
     return done
 

@@ -127,6 +127,7 @@ def test_who_lost_a_claim_can_change_nothing(core, ada, clock):
         lambda: core.experiments.fail(WORKER, id, 1, "late", old["claim"]),
         lambda: core.leases.give_back(WORKER, id, old["claim"]),
         lambda: core.runs.suspended(WORKER, id, old["claim"]),
+        lambda: core.runs.unable(WORKER, id, old["claim"], "no"),
         lambda: core.leases.stopped(WORKER, id, old["claim"]),
         lambda: core.outputs.append(WORKER, id, "stdout", 0, [b"x"], old["claim"]),
         lambda: core.queue.running(WORKER, id, old["claim"]),
@@ -189,6 +190,16 @@ def test_a_worker_is_told_to_suspend_and_to_resume(core, ada, bob):
     assert core.leases.heartbeat(WORKER, held) == {id: "resume"}
     core.queue.running(WORKER, id, item["claim"])
     assert status(core, id) == "running" and core.leases.heartbeat(WORKER, held) == {id: "go on"}
+
+
+def test_an_engine_that_refuses_to_hold_a_job_is_told_and_not_asked_again(core, ada):
+    id = submit(core, ada)
+    (item,) = claim(core)
+    core.queue.running(WORKER, id)
+    core.runs.suspend(ada, id)
+    core.runs.unable(WORKER, id, item["claim"], "it is\nforbidden")
+    assert core.leases.heartbeat(WORKER, {id: item["claim"]}) == {id: "go on"}
+    assert (status(core, id), core.experiments.get(ada, id)["message"]) == ("running", "it is forbidden")
 
 
 def test_a_script_cannot_be_told_to_suspend(core, ada):

@@ -1,10 +1,10 @@
 """The manual pages and the completion: every setting and command is in them, man and bash understand them."""
 
 import subprocess
-import sys
 
 import pytest
 
+import program
 from ippd.cli import main
 from ippd.cli.table import COMMANDS
 from ippd.settings import SETTINGS
@@ -15,6 +15,8 @@ def page(capsys):
     """A function: a page as it is printed."""
 
     def page(name):
+        if program.BINARY:
+            return program.run("manual", name)[1]
         assert main(["manual", name]) == 0
         return capsys.readouterr().out
 
@@ -64,5 +66,5 @@ def test_bash_completes_commands_flags_choices_and_settings(page):
 
 
 def test_a_page_that_is_none_is_refused():
-    done = subprocess.run([sys.executable, "-m", "ippd", "manual", "nonsense"], capture_output=True, text=True)
+    done = subprocess.run(program.words("manual", "nonsense"), capture_output=True, text=True)
     assert done.returncode == 2 and "invalid choice" in done.stderr

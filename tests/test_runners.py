@@ -8,7 +8,7 @@ import pytest
 
 from ippd.runners import ENGINES, gridengine, local, slurm
 from ippd.runners.launcher import LAUNCHER
-from ippd.runners.tools import ENDED, LOST, OVERTIME, RUNNING, STOPPED, SUSPENDED, WAITING, EngineError, Job, call, environment
+from ippd.runners.tools import ENDED, LOST, OVERTIME, RUNNING, STOPPED, SUSPENDED, WAITING, EngineError, Job, call, environment, requests
 
 XML = """<?xml version='1.0'?><job_info><queue_info>
 <job_list state="running"><JB_job_number>7</JB_job_number><JB_name>ippd-1-ab</JB_name><state>{}</state></job_list>
@@ -18,8 +18,8 @@ XML = """<?xml version='1.0'?><job_info><queue_info>
 
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
 def test_each_engine_has_all_functions(engine):
-    assert all(callable(getattr(engine, name)) for name in ("submit", "look", "cancel", "suspend", "resume", "clean"))
-    assert engine.NAME in ENGINES and engine.GRACE > 0
+    assert all(callable(getattr(engine, name)) for name in ("submit", "look", "cancel", "suspend", "resume", "clean", "books"))
+    assert engine.NAME in ENGINES and engine.GRACE > 0 and engine.LATE >= 0
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_of_two_jobs_with_one_name_the_live_one_counts():
                                                 ("Eqw", "refused"), ("S", SUSPENDED), ("Rr", RUNNING)])  # fmt: skip
 def test_grid_engine_states(letters, state):
     seen = gridengine.parse(XML.format(letters))
-    assert seen["ippd-1-ab"].state == state and seen["ippd-2-cd"] == (WAITING, "8", "qw")
+    assert seen["ippd-1-ab"].state == state and seen["ippd-2-cd"][:3] == (WAITING, "8", "qw")
 
 
 def test_grid_engine_output_that_is_no_xml_is_an_error():
@@ -51,8 +51,52 @@ def test_grid_engine_output_that_is_no_xml_is_an_error():
                                                ("100 : assumedly after job", STOPPED), ("19  : before job", LOST)])  # fmt: skip
 def test_grid_engine_accounting(failed, state):
     records = f"=====\nfailed       0\n=====\njobnumber    9   \nfailed       {failed}    \nexit_status  137     \n"
-    assert gridengine.parse_accounting(records).state == state
-    assert gridengine.parse_accounting("nothing") is None
+    assert gridengine.parse_books(records).state == state
+    assert gridengine.parse_books("nothing") is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "facts"),
+    [  # Son of Grid Engine 8.1, then SGE 6.2, Univa, and what a node that failed leaves
+        ("start_time Sun Nov 22 07:55:50 2026\nend_time Sun Nov 22 07:55:51 2026\nru_maxrss 87.836KB\ncpu 0.074s\n"
+         "exit_status 137 (Killed)",
+         {"exit_code": 137, "cpu_seconds": 0.074, "peak_bytes": 87836 << 10, "started_at": 0.0, "ended_at": 1.0}),
+        ("ru_maxrss 87836\ncpu 12\nexit_status 3", {"exit_code": 3, "cpu_seconds": 12.0, "peak_bytes": 87836 << 10}),
+        ("start_time 11/22/2026 07:55:50.123\nend_time 11/22/2026 07:55:52\nru_maxrss 1.5MB", {
+            "peak_bytes": 1_500_000 << 10, "started_at": 0.0, "ended_at": 2.0,
+        }),
+        ("start_time -/-\nend_time -/-\nru_maxrss 0.000B\ncpu ?", {}),
+    ],
+)  # fmt: skip
+def test_grid_engine_facts(lines, facts):
+    begin = time.mktime((2026, 11, 22, 7, 55, 50, 0, 0, -1))
+    found = dict(gridengine.parse_books(f"=====\nhostname n1   \nfailed 0 \n{lines}\n").facts)
+    assert found.pop("node") == "n1"
+    assert found == {name: value + begin if name.endswith("_at") else value for name, value in facts.items()}
+
+
+def test_slurm_books():
+    seen = slurm.parse_books([
+        "7|a|FAILED|0:9|n1|00:02.247||1795334007|1795334009", "7.batch|batch|CANCELLED|0:9|n1|00:00.247|96944K|1|2",
+        "7.extern|extern|COMPLETED|0:0|n1|00:00||1|2", "8|b|COMPLETED|0:0|n1|1-02:03:04||Unknown|Unknown", "8.0|x|?|?|?|?|1.5G|?|?",
+        "9|c|RUNNING|0:0|n1|00:00:00||5|Unknown", "10|b|RUNNING|0:0|n2|x||5|", "11|d|NODE_FAIL|1:0|n1", "", "12.batch|odd",
+    ])  # fmt: skip
+    assert seen["a"] == (ENDED, "7", "FAILED", {"node": "n1", "cpu_seconds": 2.247, "started_at": 1795334007.0, "ended_at": 1795334009.0,
+                                                "exit_code": 137, "peak_bytes": 96944 << 10})  # fmt: skip
+    assert (seen["b"].id, seen["b"].state) == ("10", RUNNING), "of two with one name the live one counts"
+    assert seen["c"].facts == {"node": "n1", "cpu_seconds": 0.0, "started_at": 5.0}
+    assert seen["d"] == (LOST, "11", "NODE_FAIL", {"node": "n1", "exit_code": 1})
+
+
+def test_what_an_app_asks_for_becomes_words(make_job):
+    own, said = {"memory": "-l h_vmem={memory_per_cpu}M"}, gridengine.SAID
+    assert requests(make_job("x"), own, said) == []
+    big = {"cpus": 4, "memory": 1 << 30, "gpus": 2, "site": {"cpus": "-pe 'a b' {cpus}", "gpus": "-l gpu={gpus},{other}"}}
+    assert requests(make_job("x", **big), own, said) == ["-pe", "a b", "4", "-l", "h_vmem=256M", "-l", "gpu=2,{other}"]
+    own_words = ("-pe", "mpi", "8", "-l", "mem_free=2G,gpu=1")
+    assert requests(make_job("x", words=own_words, **big), own, said) == [], "its own words are stronger"
+    with pytest.raises(EngineError, match="worker.cpus does not say"):
+        requests(make_job("x", cpus=2), own, said)
 
 
 def test_a_command_that_fails_or_hangs_is_an_error_with_what_it_said():
@@ -66,7 +110,8 @@ def test_a_command_that_fails_or_hangs_is_an_error_with_what_it_said():
 
 def test_secrets_of_the_worker_do_not_reach_jobs(monkeypatch):
     monkeypatch.setenv("IPPD_MAIL_PASSWORD", "x")
-    assert "IPPD_MAIL_PASSWORD" not in environment() and "PATH" in environment()
+    monkeypatch.setenv("TMPDIR", "/where/the/program/unpacks/itself")
+    assert not {"IPPD_MAIL_PASSWORD", "TMPDIR"} & set(environment()) and "PATH" in environment()
 
 
 @pytest.fixture

@@ -61,9 +61,10 @@ def test_the_sample_parses_back_to_the_defaults(write):
     switched_on = "".join(
         line[1:] if line[0] == "#" and line[1:2].isalpha() else line for line in sample().splitlines(keepends=True)
     )
-    found = load(write(switched_on), {})
+    path = write(switched_on)
+    found = load(path, {})
     assert dict(found) == dict(defaults)
-    assert all(found.source(name).startswith("ippd.conf:") for name in found)
+    assert all(found.source(name).startswith(f"{path}:") for name in found)
 
 
 def test_each_source_is_stronger_than_the_one_before_and_says_its_name(write):
@@ -71,7 +72,7 @@ def test_each_source_is_stronger_than_the_one_before_and_says_its_name(write):
     environ = {"UPLOAD_FOLDER": "/old"}
     assert (load("", {})["data.uploads"], load("", {}).source("data.uploads")) == ("/var/lib/ippd/uploads", "default")
     found = load(path, {})
-    assert (found["data.uploads"], found.source("data.uploads")) == ("/file", "ippd.conf:3")
+    assert (found["data.uploads"], found.source("data.uploads")) == ("/file", f"{path}:3")
     found = load(path, environ)
     assert (found["data.uploads"], found.source("data.uploads")) == ("/old", "UPLOAD_FOLDER")
     environ["IPPD_DATA_UPLOADS"] = "/new"
@@ -103,8 +104,9 @@ def test_a_percent_sign_a_hash_and_quotes_are_just_text(write):
 
 
 def test_blanks_windows_line_ends_and_a_byte_order_mark_do_no_harm(write):
-    found = load(write(b"\xef\xbb\xbf[ log ]\r\n  level=error  \r\n\r\n; note\r\n[log]\r\n\tfile = /x\r\n"), {})
-    assert (found["log.level"], found["log.file"], found.source("log.file")) == ("error", "/x", "ippd.conf:6")
+    path = write(b"\xef\xbb\xbf[ log ]\r\n  level=error  \r\n\r\n; note\r\n[log]\r\n\tfile = /x\r\n")
+    found = load(path, {})
+    assert (found["log.level"], found["log.file"], found.source("log.file")) == ("error", "/x", f"{path}:6")
 
 
 def test_all_mistakes_of_a_file_are_told_with_their_line(write):
@@ -125,17 +127,17 @@ hunter2
 = 3
 """)
     assert problems(path) == [
-        "ippd.conf:1: 'level' stands in no section; put [section] above it",
-        "ippd.conf:4: public.lisen: there is no such setting; did you mean public.listen?",
-        "ippd.conf:5: public.Listen: there is no such setting; did you mean public.listen?",
-        "ippd.conf:6: public.listen: is set twice, first in line 3",
-        "ippd.conf:8: nonsense.x: there is no such setting",
-        "ippd.conf:9: '[mail' is not a section; write [name] and nothing after it",
-        "ippd.conf:11: '[mail] ; x' is not a section; write [name] and nothing after it",
-        "ippd.conf:14: this line is neither [section] nor name = value",
-        "ippd.conf:15: this line is neither [section] nor name = value",
-        "ippd.conf:3: public.listen: '99999' is not a port",
-        "ippd.conf:13: mail.port: '25 # the port' is not a whole number (a comment needs its own line)",
+        f"{path}:1: 'level' stands in no section; put [section] above it",
+        f"{path}:4: public.lisen: there is no such setting; did you mean public.listen?",
+        f"{path}:5: public.Listen: there is no such setting; did you mean public.listen?",
+        f"{path}:6: public.listen: is set twice, first in line 3",
+        f"{path}:8: nonsense.x: there is no such setting",
+        f"{path}:9: '[mail' is not a section; write [name] and nothing after it",
+        f"{path}:11: '[mail] ; x' is not a section; write [name] and nothing after it",
+        f"{path}:14: this line is neither [section] nor name = value",
+        f"{path}:15: this line is neither [section] nor name = value",
+        f"{path}:3: public.listen: '99999' is not a port",
+        f"{path}:13: mail.port: '25 # the port' is not a whole number (a comment needs its own line)",
     ]
 
 
@@ -159,7 +161,8 @@ def test_a_bad_secret_is_refused_without_being_repeated():
 
 def test_settings_that_need_each_other(write):
     assert problems("", {}, ["public.certificate=/c"]) == ["--set: public.certificate: needs public.key as well"]
-    assert problems(write("[public]\nkey = /k\n")) == ["ippd.conf:2: public.key: needs public.certificate as well"]
+    path = write("[public]\nkey = /k\n")
+    assert problems(path) == [f"{path}:2: public.key: needs public.certificate as well"]
     assert problems("", {}, ["public.listen=", "local.listen="]) == [
         "--set: public.listen: there is no address at all to listen on"]
     assert load("", {}, ["public.listen=", "local.listen=", "local.socket=/run/x"])["public.listen"] == ()
@@ -174,7 +177,7 @@ def test_a_file_that_is_no_settings_file_is_named(write, tmp_path):
     huge = write(b"#" * (ini.LONGEST + 1))
     assert problems(huge) == [f"{huge}: is larger than 1 MB, which is no settings file"]
     nul = write(b"[mail]\nusername = a\0b\n")
-    assert problems(nul) == ["ippd.conf:2: mail.username: 'a\\x00b' has a control character"]
+    assert problems(nul) == [f"{nul}:2: mail.username: 'a\\x00b' has a control character"]
 
 
 def test_a_file_that_does_not_open_is_named(tmp_path):
@@ -188,7 +191,7 @@ def test_a_file_that_is_not_there_by_default_is_no_mistake(monkeypatch, tmp_path
     monkeypatch.setattr(settings, "DEFAULT_FILE", str(tmp_path / "ippd.conf"))
     assert load(None, {}).file == ""
     (tmp_path / "ippd.conf").write_text("[log]\nlevel = error\n")
-    assert load(None, {}).source("log.level") == "ippd.conf:2"
+    assert load(None, {}).source("log.level") == f"{tmp_path}/ippd.conf:2"
 
 
 def test_a_file_with_a_password_that_all_can_read_is_warned_about(write):
@@ -297,6 +300,6 @@ def test_every_error_has_a_stable_code_a_status_and_a_sentence():
     for code, error in ERRORS.items():
         assert error.code == code and str(error()) == error.sentence and error.sentence.endswith(".")
         assert str(error("Other.")) == "Other." and issubclass(error, Exception)
-    assert str(Invalid(fields={"email": ["is no address."], "name": ["is empty.", "is odd."]})) == (
-        "email: is no address. name: is empty. is odd.")
+    assert str(Invalid(fields={"email": ["is no address"], "name": ["is empty", "is odd"]})) == (
+        "email: is no address; name: is empty, is odd")
     assert ERRORS["too_many"](retry_after=3).retry_after == 3

@@ -5,12 +5,12 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+import program
 from ippd import watchdog
 
 UNIT = Path(__file__).parent.parent / "systemd" / "ippd.service"
@@ -59,7 +59,7 @@ def daemon(manager, tmp_path):
     environ |= {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "600000", "IPPD_CONFIG": "", "IPPD_LOCAL_LISTEN": "127.0.0.1:0",
                 "IPPD_PUBLIC_LISTEN": "127.0.0.1:0", "IPPD_DATA_DIRECTORY": str(tmp_path / "data"), "IPPD_DATA_RESERVE": "0",
                 "IPPD_SERVER_PROCESSES": "1", "IPPD_SERVER_DRAIN_TIMEOUT": "2s"}
-    process = subprocess.Popen([sys.executable, "-m", "ippd", "serve"], env=environ, cwd=UNIT.parent.parent, start_new_session=True)
+    process = subprocess.Popen(program.words("serve"), env=environ, start_new_session=True)
     yield process
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGCONT)
@@ -76,8 +76,7 @@ def hear(manager, *wanted):
 
 
 def serving(daemon):
-    children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
-    return next(int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text().startswith("ippd: serve"))
+    return next(pid for pid, name in program.children_of(program.pid_of(daemon)).items() if name.startswith("ippd: serve"))
 
 
 def test_ready_signs_of_life_and_the_end(daemon, manager):

@@ -44,7 +44,7 @@ def daemon(tmp_path):
 def memory(daemon):
     """Bytes that all processes of the daemon take, shared pages counted once."""
     total = 0
-    for pid in (daemon.process.pid, *daemon.children):
+    for pid in (daemon.pid, *daemon.children):
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     return total * 1024
@@ -76,7 +76,7 @@ def test_five_gigabytes_stream_in_and_out_with_flat_memory_and_no_copy(daemon):
         if sent % (256 * MB) == 0:
             most = max(most, memory(daemon))
             assert on_disk(daemon) <= sent + 64 * MB, "the bytes are on the disk twice"
-            assert list((daemon.folder / "tmp").iterdir()) == []
+            assert [path for path in (daemon.folder / "tmp").iterdir() if not path.name.startswith("_MEI")] == []  # the binary's own
 
     reply = submit(daemon, ("scan", "huge.nii", (size, endless(size, look))))
     assert reply.status == 200 and max(most, memory(daemon)) - before < 20 * MB

@@ -9,30 +9,22 @@ import pytest
 from ippd.calls import Server
 from ippd.errors import Conflict
 from ippd.permissions import OPERATOR, SYSTEM
-from workerkit import Engine, Rig, make_apps, missing
+from workerkit import rig_over, running
 
 HOSTILE = ["3;id", "$(id)", "`id`", "it's \"quoted\"", "two\nlines\n", "-rf", "--", "Grüße 脳 🧠", " a ", "*", "\\", "a\tb", "$HOME"]
 POINTS = ["before-submit", "after-submit", "running", "before-results", "amid-results", "after-results"]
 
 
 @pytest.fixture(scope="module", params=["local", "slurm", "gridengine"])
-def engine(request, tmp_path_factory):
-    why = missing(request.param)
-    if why:
-        pytest.skip(why)
-    made = Engine(request.param, tmp_path_factory.mktemp("engine"))
-    yield made
-    made.stop()
+def engine(request):
+    with running(request.param) as made:
+        yield made
 
 
 @pytest.fixture
 def rig(make_portal, engine, tmp_path):
-    folder = tmp_path / "rig"
-    folder.mkdir()
-    made = Rig(make_portal(apps__directory=make_apps(tmp_path / "apps", folder)), engine, folder)
-    made.ada = made.core.sessions.actor(made.portal.user())
-    yield made
-    made.stop()
+    with rig_over(make_portal, engine, tmp_path) as made:
+        yield made
 
 
 def test_hostile_words_arrive_exactly_as_typed(rig):
@@ -52,7 +44,7 @@ def test_inputs_go_in_and_results_usage_and_output_come_out(rig):
     assert used["engine"] == rig.engine.name and used["job"].isdecimal() and used["node"] == os.uname().nodename
     assert used["started_at"] <= used["ended_at"] and used["cpu_seconds"] >= 0 and used["peak_bytes"] > 100_000
     assert rig.core.outputs.open(rig.ada, id, "stderr").path.read_bytes() == b"two\n"
-    assert rig.ran(id) == 1 and list((rig.folder / "worker" / "jobs").iterdir()) == []
+    assert rig.ran(id) == 1 and rig.jobs() == []
 
 
 def test_failures_keep_their_exit_code_and_reason(rig):
@@ -128,7 +120,7 @@ def test_a_worker_that_is_killed_runs_nothing_twice_and_forgets_nothing(rig, poi
     id = rig.submit(rig.ada, "wait", files=[("a.nii", b"1")])
     rig.killed(point)
     rig.go.touch()
-    rig.until(rig.worker(), lambda: rig.status(id)() and not list((rig.folder / "worker" / "jobs").iterdir()), 60)
+    rig.until(rig.worker(), lambda: rig.status(id)() and not rig.jobs(), 60)
     assert rig.get(id)["status"] == "completed" and rig.ran(id) == 1
     told = [row for row in rig.core.notifications.list(OPERATOR) if row["kind"] == "completed"]
     assert len(told) == 1 and rig.get(id)["outputs"] == ["inputs", "words", "log.txt"]
@@ -155,7 +147,7 @@ def test_a_job_that_somebody_else_got_meanwhile_is_ended(rig):
     rig.core.clock.forward(seconds=61)
     rig.core.leases.lapse(SYSTEM)
     rig.core.queue.claim(OPERATOR)
-    rig.until(worker, lambda: not list((rig.folder / "worker" / "jobs").iterdir()))
+    rig.until(worker, lambda: not rig.jobs())
     assert rig.get(id)["status"] == "queued" and rig.ran(id) == 1
     assert subprocess.run(["pgrep", "-f", "[a]ct.sh wait"], stdout=subprocess.DEVNULL).returncode == 1
 

@@ -6,16 +6,22 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from ippd.domain.submission import Part
 from ippd.permissions import OPERATOR
+from ippd.runners import local
 from ippd.settings import load
 from ippd.worker import make_worker
 
 HERE = Path(__file__).resolve().parent
 TOOLS = {"slurm": ("slurmctld", "sbatch", "munged"), "gridengine": ("sge_qmaster", "qsub"), "local": ()}
+MORE_TOOLS = {"up-accounting": ("slurmdbd", "mariadbd")}
 APP = """#!/bin/sh
 # Notes that it ran, gives its words back, and does what its first word says.
 echo "$IPPD_JOB" >>"$RUNS"
@@ -23,6 +29,7 @@ printf '%s\\0' "$@" >results/words
 [ -z "$(ls inputs)" ] || cat inputs/* >results/inputs
 case $1 in
     fail) echo "it went wrong" >&2; exit "$2" ;;
+    use) text=$(head -c 60000000 /dev/zero | tr '\\0' x); echo ${#text}; while [ ! -e "$GO" ]; do :; done ;;
     wait) echo waiting; while [ ! -e "$GO" ]; do sleep 0.1; done; echo over ;;
     print) echo one; echo two >&2 ;;
     die) kill -9 $$ ;;
@@ -31,23 +38,26 @@ esac
 """
 
 
-def missing(engine):
-    """Why an engine cannot be started here, or None."""
+def missing(engine, up="up"):
+    """Why an engine cannot be started here (in this way), or None."""
     if engine == "local":
         return None
     if os.geteuid() != 0:
         return "an engine is started as root"
-    tools = [tool for tool in TOOLS[engine] if not shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")]
+    wanted, places = (*TOOLS[engine], *MORE_TOOLS.get(up, ())), f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    tools = [tool for tool in wanted if not shutil.which(tool, path=places)]
     return f"not installed: {', '.join(tools)}" if tools else None
 
 
 class Engine:
     """A real engine of one node; its commands find it through the environment."""
 
-    def __init__(self, name, folder):
-        self.name, self.folder = name, str(folder / name)
-        self.environment = {}
+    def __init__(self, name, up="up"):
+        self.name, self.folder, self.environment = name, "", {}
         if name == "slurm":
+            # Not in pytest's folder, which only its owner may enter: jobs of other accounts begin in this one.
+            self.folder = tempfile.mkdtemp(prefix="ippd-tests-")
+            os.chmod(self.folder, 0o755)
             self.environment = {"SLURM_CONF": f"{self.folder}/slurm.conf"}
         elif name == "gridengine":
             self.folder = f"tests{os.getpid()}"  # a cell and ports of its own: two runs at once must not meet
@@ -55,7 +65,7 @@ class Engine:
             ports = {"SGE_QMASTER_PORT": str(port), "SGE_EXECD_PORT": str(port + 1)}
             self.environment = {"SGE_ROOT": "/var/lib/gridengine", "SGE_CELL": self.folder} | ports
         os.environ |= self.environment
-        self.control("up")
+        self.control(up)
 
     def control(self, action):
         if self.name != "local":
@@ -70,10 +80,45 @@ class Engine:
         """Take the master (slurmctld, sge_qmaster) down or up, while jobs run on."""
         self.control(f"{action}-{'controller' if self.name == 'slurm' else 'master'}")
 
+    def node(self, action, job=None):
+        """Let the node die as without power, and come back; for the local engine: all processes of the job."""
+        if self.name != "local":
+            self.control(f"{action}-node")
+        elif action == "down":
+            local.clean(job)
+
     def stop(self):
         self.control("down")
+        if self.name == "slurm":
+            shutil.rmtree(self.folder, ignore_errors=True)
         for name in self.environment:
             os.environ.pop(name, None)
+
+
+@contextmanager
+def running(name, up="up"):
+    """A real engine, for the time of a block; a test that cannot have it is skipped."""
+    why = missing(name, up)
+    if why:
+        pytest.skip(why)
+    made = Engine(name, up)
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@contextmanager
+def rig_over(make_portal, engine, folder):
+    """A rig in a folder of its own, with ada's account as `ada`."""
+    place = folder / "rig"
+    place.mkdir()
+    made = Rig(make_portal(apps__directory=make_apps(folder / "apps", place)), engine, place)
+    made.ada = made.core.sessions.actor(made.portal.user())
+    try:
+        yield made
+    finally:
+        made.stop()
 
 
 class Rig:
@@ -112,6 +157,13 @@ class Rig:
             worker.step()
             time.sleep(0.1)
 
+    def wait(self, condition, seconds=45):
+        """Wait while another process works."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "this took too long"
+            time.sleep(0.1)
+
     def status(self, id, *states):
         return lambda: self.get(id)["status"] in (states or ("completed", "failed", "cancelled"))
 
@@ -128,6 +180,10 @@ class Rig:
         words = [sys.executable, __file__, point, self.engine.name, *self.settings()]
         done = subprocess.run(words, env=os.environ | {"PYTHONPATH": str(HERE.parent)}, capture_output=True, timeout=60)
         assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+
+    def jobs(self):
+        """What is in the workers' hands: the journal's folders."""
+        return list((self.folder / "worker" / "jobs").iterdir())
 
     def stop(self):
         self.go.touch()
@@ -147,6 +203,7 @@ def make_apps(folder, rig_folder):
     (folder / "boxed.json").write_text(json.dumps(definition | {"Container": "an image;id"}))
     resources = {"SlurmJobResources": "--mem=900T", "SGEJobResources": "-l nosuch=1"}
     (folder / "greedy.json").write_text(json.dumps(definition | resources))
+    (folder / "big.json").write_text(json.dumps(definition | {"Cpus": 2, "Memory": "300MB", "Gpus": 1}))
     (folder / "absent.json").write_text(json.dumps(definition | {"Executable": "/no/such/program"}))
     return folder
 

@@ -171,7 +171,7 @@ The daemon goes on until Ctrl-C. Mails to anybody are shown here.
   login       {OWNER} with the password {demo.password}
   job script  PATH={Path(sys.executable).parent}:$PATH {JOB_SCRIPT} {daemon.local}
   panel       {daemon.local}/admin/users
-  commands    {IPPD} -c {daemon.config} user list
+  commands    {daemon.program} -c {daemon.config} user list
   log         {daemon.log}""", flush=True)
     threading.Event().wait()
 
@@ -181,6 +181,7 @@ def main():
     parser = argparse.ArgumentParser(prog="./build.sh demo", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave the daemon running until Ctrl-C and print where it is")
     parser.add_argument("--engine", choices=ENGINES, help="run it by ippd worker in this engine (slurm, gridengine: as root)")
+    parser.add_argument("--program", type=Path, default=IPPD, metavar="FILE", help="the ippd to run, such as dist/ippd")
     given = parser.parse_args()
     missing = [tool for tool in ("curl", "jq") if not shutil.which(tool)]
     if missing:
@@ -215,7 +216,7 @@ def play(folder, begun, given):
     if engine:
         begun.callback(engine.stop)
     daemon = Daemon(
-        folder, mail__host="127.0.0.1", mail__port=inbox.port, mail__from="ippd@demo.example",
+        folder, given.program.resolve(), mail__host="127.0.0.1", mail__port=inbox.port, mail__from="ippd@demo.example",
         notify__admin_email=ADMINISTRATOR, notify__interval="1s", **(engine.settings if engine else {}),
     )
     begun.callback(daemon.stop)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from portal import Failure, Portal
 
-IPPD = Path(sys.executable).with_name("ippd")
+IPPD = Path(sys.executable).with_name("ippd")  # the one of the environment that the demo runs in
 OLD_NAMES = ("UPLOAD_FOLDER", "ADMIN_EMAIL", "ADMIN_SLACK")  # variables that the daemon also listens to
 
 
@@ -27,8 +27,9 @@ def free_ports(count):
 class Daemon:
     """A daemon with its data and settings in `folder`; `public` and `local` are its addresses, `log` its log file."""
 
-    def __init__(self, folder, **settings):
-        """Write the settings file; `settings` are like mail__host="127.0.0.1"."""
+    def __init__(self, folder, program=IPPD, **settings):
+        """Write the settings file; `settings` are like mail__host="127.0.0.1". `program` is the ippd to start."""
+        self.program = program
         self.public_port, self.local_port = free_ports(2)
         self.public, self.local = f"https://127.0.0.1:{self.public_port}", f"http://127.0.0.1:{self.local_port}"
         self.data, self.config, self.log = folder / "data", folder / "ippd.conf", folder / "ippd.log"
@@ -51,7 +52,7 @@ class Daemon:
         """Start it and wait until it answers; raises Failure. Returns a Portal over its public listener."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [IPPD, "-c", self.config, "serve"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                [self.program, "-c", self.config, "serve"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=self._environment, start_new_session=True,
             )
         end = time.monotonic() + seconds
@@ -76,7 +77,7 @@ class Daemon:
     def command(self, *words, given=""):
         """Run an ippd command beside the daemon, with `given` as its standard input; returns what it prints. Raises Failure."""
         done = subprocess.run(
-            [IPPD, "-c", self.config, *words], input=given, capture_output=True, text=True, env=self._environment, timeout=60
+            [self.program, "-c", self.config, *words], input=given, capture_output=True, text=True, env=self._environment, timeout=60
         )
         if done.returncode != 0:
             raise Failure(f"ippd {' '.join(words)} ended with status {done.returncode}: {done.stderr.strip()}")
@@ -85,7 +86,7 @@ class Daemon:
     @contextlib.contextmanager
     def worker(self, engine):
         """While inside, a worker runs beside it."""
-        words = [IPPD, "-c", self.config, "worker", "--engine", engine.name]
+        words = [self.program, "-c", self.config, "worker", "--engine", engine.name]
         given = self._environment | engine.environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         with self.log.open("ab") as log:
             process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=given)

@@ -63,8 +63,10 @@ def back(request: Request, place: str) -> str:
     return "/admin/users" + (f"?{urlencode(shown)}" if shown else "") + f"#{place}"
 
 
-# GET /admin -> the list of users.
+# GET /admin, /admin/ or / -> the list of users.
+@panel.get("/", local=True)
 @panel.get("/admin", local=True)
+@panel.get("/admin/", local=True)
 def start(request: Request) -> Answer:
     return redirect("/admin/users")
 

@@ -9,6 +9,7 @@ from ippd.errors import Invalid, IppdError
 from ippd.fields import whole_number
 from ippd.http import Answer, Family, Request, account, file_answer, from_another_site, json_answer, json_text, list_answer, zip_answer
 from ippd.permissions import Actor
+from ippd.releases import VERSION
 
 # The facts of an experiment: the portal's word and the core's.
 FACTS = {"app": "app", "experimentName": "name", "experimentDescription": "description", "host": "host", "label": "label"}
@@ -284,7 +285,7 @@ def update_frontend(request: Request) -> dict[str, str]:
 
 def _update(request: Request, take: Callable[[Actor, str], str]) -> str:
     wanted = request.form.get("checkout", "")
-    if "/" in wanted or not wanted:
+    if not VERSION.fullmatch(wanted):
         raise Invalid(fields={"checkout": ["this must be a version"]})
     with request.slow():  # a trial and a handover take seconds
         return take(request.actor, wanted)

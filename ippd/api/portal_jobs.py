@@ -129,6 +129,13 @@ def suspended(request: Request, id: int) -> bool:
     return True
 
 
+# POST /experiments/{id}/unable: claim, message -> true: the engine refuses to hold the job, or to let it go on.
+@jobs.post("/experiments/{id}/unable", local=True)
+def unable(request: Request, id: int) -> bool:
+    request.core.runs.unable(request.actor, id, request.form.get("claim", ""), request.form.get("message", ""))
+    return True
+
+
 # POST /experiments/{id}/cancel: token, optional wait (seconds) -> {"status", "was", "gone"}; gone: true, false (not yet) or null (a
 # script has it, which finds out by itself).
 @jobs.post("/experiments/{id}/cancel")
@@ -183,13 +190,15 @@ def log(request: Request, id: int) -> Answer:
         core.outputs.open(actor, id, stream)
         pieces = follow(lambda: core.outputs.open(actor, id, stream), offset)
         return Answer(200, {"Content-Type": TEXT, "Cache-Control": "no-store"}, pieces)
-    outputs = core.experiments.get(actor, id)["outputs"]
+    experiment = core.experiments.get(actor, id)
     with suppress(NotFound):
         found = core.outputs.open(actor, id, stream)
         if found.size:
             stored = SimpleNamespace(path=found.path, name=f"{id}-{stream}.txt", size=found.size, sha256=f"{found.path.stem}-{found.size}")
             return file_answer(request, stored, TEXT)
-    if stream != "stdout" or LOG not in outputs:
+    if stream != "stdout" or LOG not in experiment["outputs"]:
+        if experiment["usage"]:
+            raise NotFound(f"experiment {id} has printed nothing on its {stream}")
         raise NotFound(f"experiment {id} has no log (an output named {LOG})")
     return file_answer(request, core.files.open(actor, id, LOG), TEXT)
 

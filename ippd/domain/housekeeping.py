@@ -12,6 +12,7 @@ DAY = 86400.0
 BATCH = 200
 KEPT_MAIL = 30 * DAY
 LONGEST_UPLOAD = 7 * DAY
+LONGEST_SILENCE = 3600.0  # seconds that an upload may bring no byte; far more than server.body_grace
 
 
 class Housekeeping:
@@ -88,7 +89,10 @@ class Housekeeping:
 
     @permits("house.keep")
     def sweep_orphans(self, actor: Actor, age: float = LONGEST_UPLOAD) -> int:
-        """Remove bytes that no row refers to and that are older than `age` seconds: what a crash left in the middle of an upload."""
+        """Remove bytes that no row refers to and that are older than `age` seconds: what a crash left in the middle of an upload.
+
+        The half of an upload whose process has died goes after an hour.
+        """
 
         def known(paths: list[str]) -> set[str]:
             found: set[str] = set()
@@ -98,7 +102,8 @@ class Housekeeping:
                 found |= {row["path"] for row in self._store.all(f"SELECT path FROM files WHERE path IN ({names})", **some)}
             return found
 
-        return self._core.outputs.sweep() + self._core.blobs.sweep(known, self._core.clock() - age)
+        now = self._core.clock()
+        return self._core.outputs.sweep() + self._core.blobs.sweep(known, now - age, now - LONGEST_SILENCE)
 
     @permits("house.keep")
     def warn_certificate(self, actor: Actor) -> int:

@@ -61,6 +61,14 @@ class Runs:
             if store.value("SELECT status FROM experiments WHERE id = :id", id=id) != "suspended":
                 move(self._core, id, "suspended")
 
+    @permits("experiment.run")
+    def unable(self, actor: Actor, id: int, claim: str, message: str) -> None:
+        """The engine refuses what the owner wants: the experiment stays as it is, and its message says why. Raises Conflict, NotFound."""
+        with self._store.write() as store:
+            self._core.leases.fence(id, claim)
+            sentence = fields.one_line(message)
+            store.execute("UPDATE experiments SET wanted = NULL, message = :message WHERE id = :id", message=sentence, id=id)
+
     @permits("experiment.prioritize")
     def prioritize(self, actor: Actor, id: int, priority: int) -> None:
         """Set the priority: users may only step back behind others (0 and below). Raises Invalid, NotFound."""

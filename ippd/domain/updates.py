@@ -5,6 +5,9 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +23,10 @@ if TYPE_CHECKING:
     from ippd.core import Core
 
 PREVIOUS = ".previous"
+TRIAL = ".trial-"
 TRIAL_TIME = 120.0  # seconds that each trial of a new program may take
 INDEX = "index.html"
+FIRST = "before-updates"  # what a frontend is called that no release has brought
 
 
 class Updates:
@@ -37,7 +42,7 @@ class Updates:
             target = Path(os.readlink(self._core.settings["public.frontend"]))
         except OSError:
             return {"version": VERSION, "frontend": None}
-        return {"version": VERSION, "frontend": target.name}
+        return {"version": VERSION, "frontend": None if target.name == FIRST else target.name}
 
     @permits("version.update")
     def program(self, actor: Actor, what: str, check: bool = False) -> str:
@@ -50,20 +55,19 @@ class Updates:
         target = self._target()
         path, release = self._find(what, "program", "ippd-{}")
         new = target.with_name(f".{target.name}.{release.version}.new")
-        try:
-            with open(path, "rb") as source, whole_file(new, 0o755) as copy:
-                releases.copy(release, source, copy)
-            self._try(new, release.version)
-            if check:
-                return release.version
-            self._swap(new, target)
-        except PermissionError as error:
-            raise Forbidden(f"this account may not replace {target}: let root run ippd update") from error
-        finally:
-            new.unlink(missing_ok=True)
-        if not hand_over(self._folder):
-            self._exchange(target)
-            raise Unavailable(f"version {release.version} did not become ready: {VERSION} goes on, and is in its place again")
+        with self._alone(), open(path, "rb") as source:
+            if not check and _is(target, release):  # or it would be its own predecessor, and there were no way back
+                raise Conflict(f"version {release.version} is in its place already")
+            try:
+                with whole_file(new, 0o755) as copy:
+                    releases.copy(release, source, copy)
+                self._try(new, release.version)
+                if not check:
+                    self._replace(target, new, release.version)
+            except PermissionError as error:
+                raise Forbidden(f"this account may not replace {target}: let root run ippd update") from error
+            finally:
+                new.unlink(missing_ok=True)
         return release.version
 
     @permits("version.update")
@@ -72,56 +76,117 @@ class Updates:
         target = self._target()
         if not target.with_name(target.name + PREVIOUS).exists():
             raise NotFound(f"there is no {target}{PREVIOUS}")
-        self._exchange(target)
-        if not hand_over(self._folder):
+        with self._alone():
             self._exchange(target)
-            raise Unavailable("the program before this one did not become ready: all is as it was")
+            if not hand_over(self._folder):
+                self._exchange(target)
+                raise Unavailable("the program before this one did not become ready: all is as it was")
 
     @permits("version.update")
-    def frontend(self, actor: Actor, what: str) -> str:
+    def frontend(self, actor: Actor, what: str, check: bool = False) -> str:
         """Put a release of the frontend (a tar archive) in the place of public.frontend; returns its version.
 
-        Raises Forbidden for one that is not signed, Invalid for one that is no frontend, Conflict when public.frontend is not set.
+        With `check` it is only unpacked and looked at. Raises Forbidden for one that is not signed, Invalid for one that is no frontend,
+        Conflict when public.frontend is not set.
         """
+        link = self._link()
+        path, release = self._find(what, "frontend", "ippd-frontend-{}.tar.gz")
+        place = Path(f"{link}.versions") / release.version
+        with self._alone(), self._writing(link), open(path, "rb") as source:
+            if not check and link.is_symlink() and link.readlink() == place:
+                raise Conflict(f"version {release.version} is in its place already")
+            if not place.parent.exists():
+                place.parent.mkdir()
+                place.parent.chmod(0o755)  # whatever the umask is: the daemon must be able to read it
+            with tempfile.TemporaryDirectory(prefix=".new-", dir=place.parent) as work:
+                with tempfile.TemporaryFile(dir=work) as archive:
+                    releases.copy(release, source, archive)
+                    archive.seek(0)
+                    _unpack(archive, Path(work) / "files")
+                if not check:
+                    if place.exists():
+                        place.rename(Path(work) / "old")
+                    (Path(work) / "files").rename(place)
+                    _point(link, place)
+        if not check:
+            reload(self._folder)
+        return release.version
+
+    @permits("version.update")
+    def frontend_back(self, actor: Actor) -> str:
+        """Exchange the frontend with the one before it; returns its version. Raises NotFound when there is none, Conflict."""
+        link = self._link()
+        before = Path(f"{link}.versions") / PREVIOUS
+        if not before.exists():
+            raise NotFound(f"there is no frontend before {link}")
+        with self._alone(), self._writing(link):
+            _point(link, before.readlink())
+        reload(self._folder)
+        return link.readlink().name
+
+    def _link(self) -> Path:
         link = self._core.settings["public.frontend"]
         if not link:
             raise Conflict("public.frontend is not set")
-        path, release = self._find(what, "frontend", "ippd-frontend-{}.tar.gz")
-        place = Path(f"{link}.versions") / release.version
-        place.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=place.parent) as work:
-            with open(path, "rb") as source, tempfile.TemporaryFile(dir=work) as archive:
-                releases.copy(release, source, archive)
-                archive.seek(0)
-                _unpack(archive, Path(work) / "files")
-            if place.exists():
-                shutil.rmtree(place)
-            (Path(work) / "files").rename(place)
-            if os.path.isdir(link) and not os.path.islink(link):
-                os.rename(link, place.with_name("before-updates"))
-            os.symlink(place, Path(work) / "link")
-            os.replace(Path(work) / "link", link)
-        reload(self._folder)
-        return release.version
+        return Path(link)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One update at a time. What one that was killed in the middle has left goes away."""
+        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            try:
+                flock(descriptor, LOCK_EX | LOCK_NB)
+            except BlockingIOError:
+                raise Conflict("another update is under way") from None
+            for left in self._folder.glob(f"{TRIAL}*"):
+                shutil.rmtree(left, ignore_errors=True)
+            yield
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _writing(self, link: Path) -> Iterator[None]:
+        try:
+            yield
+        except PermissionError as error:
+            raise Forbidden(f"this account may not replace {link}: let root run ippd update --frontend") from error
 
     def _target(self) -> Path:
         target = program_path()
+        target = target.with_name(target.name.removesuffix(PREVIOUS))  # when the new one cannot even be told to go
         package = owning_package(target)
         if package:
             raise Conflict(f"{target} belongs to the package {package}: update it with rpm or yum")
         return target
 
     def _find(self, what: str, kind: str, form: str) -> tuple[Path, releases.Release]:
-        """The file of a release and what its signature says."""
-        path = Path(what)
-        if "/" not in what and releases.VERSION.fullmatch(what):
+        """The file of a release (a path, or a version) and what its signature says."""
+        if "/" in what:
+            path = Path(what)
+        elif releases.VERSION.fullmatch(what):
             path = Path(self._core.settings["update.directory"] or self._folder / "releases") / form.format(what)
-        release = releases.check(releases.read_signature(path), kind, self._core.settings["update.key"])
-        if path.name == form.format(what) and release.version != what:
-            raise Forbidden(f"{path} is version {release.version}")
+        else:
+            raise Invalid("a release is named by its version or by its path")
         if not path.is_file():
             raise NotFound(f"there is no {path}")
+        release = releases.check(releases.read_signature(path), kind, self._key())
+        if "/" not in what and release.version != what:
+            raise Forbidden(f"{path} is version {release.version}")
         return path, release
+
+    def _key(self) -> str:
+        """update.key. What root is to believe must not be for another account to choose."""
+        settings: Any = self._core.settings
+        key: str = settings["update.key"]
+        if key and os.geteuid() == 0 and ":" in settings.source("update.key"):
+            found = os.stat(settings.file)
+            if found.st_uid or found.st_mode & 0o022:
+                raise Forbidden(
+                    f"root does not believe update.key in {settings.file}, which another account may change: "
+                    f"chown root {settings.file} && chmod 640 {settings.file} (and leave it the group of the daemon)"
+                )
+        return key
 
     def _try(self, new: Path, version: str) -> None:
         """Run a new program with the real settings, and over a copy of the database. Raises Invalid with what it says."""
@@ -131,17 +196,28 @@ class Updates:
         if _run(new, "version") != f"ippd {version}":
             raise Invalid(f"this program is not version {version}")
         _run(new, *words, "config", "--check")
-        with tempfile.TemporaryDirectory(prefix=".trial-", dir=self._folder) as folder:
+        with tempfile.TemporaryDirectory(prefix=TRIAL, dir=self._folder) as folder:
             self._core.store.copy_to(Path(folder) / "ippd.sqlite")
             places = (f"data.directory={folder}", f"data.uploads={folder}/uploads", "data.reserve=0")
             _run(new, *words, *(f"--set={place}" for place in places), "housekeeping", "checkpoint")
 
-    def _swap(self, new: Path, target: Path) -> None:
-        spare = target.with_name(f".{target.name}.spare")
-        spare.unlink(missing_ok=True)
-        os.link(target, spare)
-        spare.rename(target.with_name(target.name + PREVIOUS))
+    def _replace(self, target: Path, new: Path, version: str) -> None:
+        """Put `new` in place and let the daemon go over to it. Raises Unavailable; then all is as it was, the one before included."""
+        previous = target.with_name(target.name + PREVIOUS)
+        older, spare = (target.with_name(f".{target.name}.{what}") for what in ("older", "spare"))
+        for path, name in ((previous, older), (target, spare)):
+            name.unlink(missing_ok=True)
+            if path.exists():
+                os.link(path, name)
+        spare.rename(previous)
         new.rename(target)  # one step: there is always a program
+        if hand_over(self._folder):
+            older.unlink(missing_ok=True)
+            return
+        previous.rename(target)
+        if older.exists():
+            older.rename(previous)
+        raise Unavailable(f"version {version} did not become ready: {VERSION} goes on, and is in its place again")
 
     def _exchange(self, target: Path) -> None:
         """Exchange the program and the one before it."""
@@ -164,8 +240,17 @@ def _run(program: Path, *words: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Invalid(f"the new program cannot be run: {error}") from error
     if done.returncode:
-        raise Invalid(f"the new program failed its trial ({' '.join(words[-2:])}): {done.stderr.strip()[-500:]}")
+        reason = done.stderr.strip()[-500:] or f"status {done.returncode}"
+        raise Invalid(f"the new program failed its trial ({' '.join(words[-2:])}): {reason}")
     return done.stdout.strip()
+
+
+def _is(path: Path, release: releases.Release) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return releases.digest(file) == (release.size, release.sha256)
+    except OSError:
+        return False
 
 
 def _unpack(archive: Any, folder: Path) -> None:
@@ -176,3 +261,25 @@ def _unpack(archive: Any, folder: Path) -> None:
         raise Invalid(f"this archive cannot be unpacked: {error}") from error
     if not (folder / INDEX).is_file():
         raise Invalid(f"this archive has no {INDEX} at its top: it is no frontend")
+    for place, _, names in os.walk(folder):  # whoever unpacks them, and whatever the archive says: the daemon must be able to read them
+        os.chmod(place, 0o755)
+        for name in names:
+            if not os.path.islink(os.path.join(place, name)):
+                os.chmod(os.path.join(place, name), 0o644)
+
+
+def _point(link: Path, place: Path) -> None:
+    """Make the link lead to another folder in one step; `.previous` leads to where it has led."""
+    versions = Path(f"{link}.versions")
+    if link.is_dir() and not link.is_symlink():
+        before = versions / FIRST
+        if before.exists():
+            raise Conflict(f"{link} is a folder, and {before}, where it would go, is there already: move it away")
+        link.rename(before)
+    else:
+        before = link.readlink() if link.is_symlink() else place
+    for name, target in ((versions / PREVIOUS, before), (link, place)):
+        new = versions / ".link"
+        new.unlink(missing_ok=True)
+        new.symlink_to(target)
+        new.rename(name)

@@ -55,7 +55,8 @@ class Application:
         for prefix in family.prefixes:
             for route in family.routes:
                 if route.local and not self._local:
-                    self._local_paths.append(re.compile(re.escape(prefix) + route.rule))
+                    if route.path != "/":  # there the frontend begins
+                        self._local_paths.append(re.compile(re.escape(prefix) + route.rule))
                     continue
                 rule = prefix + PLACE.sub(lambda place: f"<{place[1]}:re:{pattern(place[1])}>", route.path)
                 self._router.add(rule, route.method, (family, route))

@@ -21,11 +21,17 @@ from ippd.runners.tools import (
     Job,
     Seen,
     call,
+    requests,
 )
 
 NAME = "gridengine"
 GRACE = 40.0  # qacct knows a job only some 15 s after its end
-ACCOUNTING = 3.0  # seconds after which a job that is gone is looked up there, and then no more often than this
+LATE = 25.0  # seconds after its end at which the accounting knows of a job at the latest
+ACCOUNTING = 3.0  # seconds between two looks for one job there
+
+# complex(5): each cell has h_vmem, and counts it for each slot. Parallel environments and GPUs have the names that the site gave them.
+REQUESTS = {"memory": "-l h_vmem={memory_per_cpu}M"}
+SAID = {"cpus": "^-pe$", "memory": "(mem|virtual_free|h_rss|h_data)[a-z_]*=", "gpus": "gpu"}
 
 # qstat(1): the letters of a job's state, the first that is found counts.
 LETTERS = (("E", REFUSED), ("s", SUSPENDED), ("S", SUSPENDED), ("T", SUSPENDED), ("r", RUNNING), ("t", RUNNING), ("d", RUNNING))
@@ -38,6 +44,7 @@ def submit(job: Job) -> str:
     words = ["qsub", "-terse", "-b", "y", "-shell", "n", "-r", "n", "-N", job.name, "-wd", str(job.folder)]
     words += ["-j", "y", "-o", str(job.folder / "engine.txt")]
     words += ["-l", f"h_rt={math.ceil(job.time_limit) + 60}"] if job.time_limit and not any("_rt=" in word for word in job.words) else []
+    words += requests(job, REQUESTS, SAID)
     said = call([*words, *job.words, "/bin/sh", str(job.folder / "job.sh"), str(job.folder)])
     return said.strip().splitlines()[-1].partition(".")[0]
 
@@ -45,12 +52,8 @@ def submit(job: Job) -> str:
 def look(jobs: Iterable[Job]) -> dict[str, Seen]:
     """What Grid Engine knows of the jobs of this account, by name; of two with one name the live one. Raises EngineError."""
     seen = parse(call(["qstat", "-xml"]))
-    for job in jobs:
-        if job.name not in seen and (job.folder / "begun").exists() and not (job.folder / "exit").exists():
-            found = _accounted(job)
-            if found:
-                seen[job.name] = found
-    return seen
+    dark = [job for job in jobs if job.name not in seen and (job.folder / "begun").exists() and not (job.folder / "exit").exists()]
+    return seen | books(dark)
 
 
 def parse(xml: str) -> dict[str, Seen]:
@@ -69,29 +72,55 @@ def parse(xml: str) -> dict[str, Seen]:
     return seen
 
 
-def _accounted(job: Job) -> Seen | None:
-    """What the accounting says of a job that qstat does not know; asked seldom, as it reads a long file."""
-    asked = job.folder / "asked"
-    if not asked.exists() or time.time() - asked.stat().st_mtime < ACCOUNTING:
-        asked.touch() if not asked.exists() else None
-        return None
-    asked.touch()
-    try:
-        said = call(["qacct", "-j", job.name])
-    except EngineError:
-        return None
-    return parse_accounting(said)
+def books(jobs: Iterable[Job]) -> dict[str, Seen]:
+    """What the accounting has of jobs that qstat does not know; asked seldom, as qacct reads a long file."""
+    seen: dict[str, Seen] = {}
+    for job in jobs:
+        asked = job.folder / "looked-up"
+        if not asked.exists() or time.time() - asked.stat().st_mtime >= ACCOUNTING:
+            asked.touch()
+            with suppress(EngineError):  # it knows nothing of it yet
+                if told := parse_books(call(["qacct", "-j", job.name])):
+                    seen[job.name] = told
+    return seen
 
 
-def parse_accounting(said: str) -> Seen | None:
+def parse_books(said: str) -> Seen | None:
     """The last record of qacct."""
     record = dict(re.findall(r"^(\w+) +(.*?) *$", said.rpartition("=====")[2], re.MULTILINE))
-    number = re.match(r"\d+", record.get("failed", ""))
+    number, status = (re.match(r"\d+", record.get(name, "")) for name in ("failed", "exit_status"))
     if number is None:
         return None
-    code = int(number[0])
+    state = FAILED.get(int(number[0]), LOST)
+    facts = {
+        "exit_code": int(status[0]) if status and state != LOST else None,
+        "node": record.get("hostname"),
+        "cpu_seconds": _amount(record.get("cpu", ""), "s"),
+        "peak_bytes": _peak(record.get("ru_maxrss", "")),
+        "started_at": _moment(record.get("start_time", "")),
+        "ended_at": _moment(record.get("end_time", "")),
+    }
     reason = f"{record['failed']}, status {record.get('exit_status', '')}"
-    return Seen(FAILED.get(code, LOST), record.get("jobnumber", ""), reason)
+    return Seen(state, record.get("jobnumber", ""), reason, {name: value for name, value in facts.items() if value is not None})
+
+
+def _amount(text: str, unit: str) -> float | None:
+    """A number, with or without its unit, and thousands of it as letters."""
+    found = re.fullmatch(rf"(\d+(?:\.\d+)?)([KMGT]?){unit}?", text)
+    return float(found[1]) * 1000 ** " KMGT".index(found[2] or " ") if found else None
+
+
+def _peak(text: str) -> int | None:
+    """getrusage(2) counts kilobytes; some versions write them as if they were bytes (87.836KB are 87836 of them)."""
+    kilobytes = _amount(text, "B")
+    return round(kilobytes * 1024) if kilobytes else None
+
+
+def _moment(text: str) -> float | None:
+    for pattern in ("%a %b %d %H:%M:%S %Y", "%m/%d/%Y %H:%M:%S.%f", "%m/%d/%Y %H:%M:%S"):
+        with suppress(ValueError):
+            return time.mktime(time.strptime(text, pattern))
+    return None
 
 
 def cancel(job: Job) -> None:

@@ -13,6 +13,7 @@ from ippd.runners.tools import LOST, RUNNING, SUSPENDED, WAITING, EngineError, J
 
 NAME = "local"
 GRACE = 3.0  # seconds that a process has between its start and its first line
+LATE = 0.0
 PATIENCE = 5.0  # seconds between a request to end and the kill
 
 _children: list[subprocess.Popen[bytes]] = []
@@ -52,6 +53,11 @@ def _look(job: Job) -> Seen | None:
         return Seen(WAITING) if (job.folder / "begun").exists() and time.time() - (job.folder / "begun").stat().st_mtime < GRACE else None
     state = _stat(pid)[0] if _stat(pid) else ""
     return Seen(SUSPENDED if state == "T" else RUNNING, str(pid))
+
+
+def books(jobs: Iterable[Job]) -> dict[str, Seen]:
+    """Nothing: nobody else has seen these jobs."""
+    return {}
 
 
 def _process(folder: Path) -> int | None:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class Entry:
     sent: dict[str, int] = field(default_factory=dict)
     stopped_seconds: float = 0.0
     outcome: dict[str, Any] = field(default_factory=dict)
+    books: dict[str, Any] = field(default_factory=dict)
 
     @property
     def id(self) -> int:
@@ -71,11 +73,11 @@ class Entry:
         self.path("entry.json").unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def job(self, engine: str, words: tuple[str, ...]) -> Job:
-        """The job as the engine has to know it."""
+    def job(self, engine: str, words: tuple[str, ...], site: Mapping[str, str]) -> Job:
+        """The job as the engine has to know it; `words` and `site` are the site's: for every job, and for what an app asks for."""
         backend = self.item["backend"]
         more = (*words, *backend["resources"].get(engine, ()))
-        return Job(self.name, self.folder, self.item["time_limit"], backend["memory"], backend["cpus"], backend["gpus"], more)
+        return Job(self.name, self.folder, self.item["time_limit"], backend["memory"], backend["cpus"], backend["gpus"], more, site)
 
 
 class Journal:

@@ -14,9 +14,10 @@ from ippd.errors import Invalid, Unavailable
 from ippd.runners import ENGINES
 from ippd.runners.tools import EngineError, Seen
 from ippd.worker.journal import STOPPING, SUBMITTED, SUBMITTING, Entry, Journal
-from ippd.worker.steps import Steps
+from ippd.worker.steps import Site, Steps
 
 MOST_AT_ONCE = 8  # steps of one entry in a round: more come with the next one
+REQUESTS = ("cpus", "memory", "gpus")
 QUIET = 60.0  # seconds between two lines of the log about the same trouble
 log = getLogger("ippd.worker")
 
@@ -103,14 +104,19 @@ class Worker:
 def make_worker(settings: Mapping[str, Any], engine: str, clock: Callable[[], float] = time.time) -> Worker:
     """The worker of the settings for an engine. Raises Conflict when its folder is in use, Invalid for bad words in the settings."""
     module = ENGINES[engine]
-    try:
-        words = tuple(shlex.split(settings["worker.resources"]))
-    except ValueError as error:
-        raise Invalid(f"worker.resources: {error}") from None
+    split = {name: _words(settings, name) for name in ("resources", "container", *REQUESTS)}
+    site = Site(tuple(split["resources"]), {name: settings[f"worker.{name}"] for name in REQUESTS}, settings["worker.container"])
     server = Server(settings["worker.url"])
     journal = Journal(Path(settings["worker.folder"]))
     name = settings["worker.name"] or f"{os.uname().nodename}-{engine}"
-    return Worker(Steps(server, module, words, settings["worker.container"], clock), journal, name, settings, clock)
+    return Worker(Steps(server, module, site, clock), journal, name, settings, clock)
+
+
+def _words(settings: Mapping[str, Any], name: str) -> list[str]:
+    try:
+        return shlex.split(settings[f"worker.{name}"])
+    except ValueError as error:
+        raise Invalid(f"worker.{name}: {error}") from None
 
 
 def run(worker: Worker, interval: float, stop: threading.Event) -> None:

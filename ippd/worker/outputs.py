@@ -50,10 +50,10 @@ def _name(path: Path) -> str:
 
 
 def usage(entry: Entry, engine: str) -> dict[str, Any]:
-    """What is known of the job's run; what is not known is None."""
+    """What is known of the job's run, from its own folder, else from the engine's books; what is not known is None."""
     seconds = [60 * int(minutes) + float(rest) for minutes, rest in CHILDREN.findall(entry.text("times"))]
     peak = entry.text("peak").splitlines()
-    return {
+    found = {
         "engine": engine,
         "job": entry.engine_id or None,
         "node": entry.text("node") or None,
@@ -62,6 +62,7 @@ def usage(entry: Entry, engine: str) -> dict[str, Any]:
         "cpu_seconds": round(sum(seconds), 3) if seconds else None,
         "peak_bytes": int(peak[-1]) * 1024 if peak and peak[-1].isdecimal() else None,
     }
+    return {name: entry.books.get(name) if value is None else value for name, value in found.items()}
 
 
 def reason(entry: Entry, status: int) -> str:
@@ -76,6 +77,11 @@ def reason(entry: Entry, status: int) -> str:
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         if last:
             return "".join(letter if letter.isprintable() else " " for letter in last)[:300]
+    return end(status)
+
+
+def end(status: int) -> str:
+    """What an exit status says."""
     return f"the program was killed by signal {status - 128}" if status > 128 else f"the program ended with status {status}"
 
 

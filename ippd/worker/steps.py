@@ -1,24 +1,21 @@
 """The way of one experiment through the worker: each function takes it from one state of the journal to the next, or leaves it there."""
 
-import hashlib
 import json
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from logging import getLogger
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
-from ippd import command
 from ippd.calls import Refused, Server, Upload
-from ippd.runners.launcher import LAUNCHER
 from ippd.runners.tools import ENDED as JOB_ENDED
 from ippd.runners.tools import LIVE, MEMORY, OVERTIME, REFUSED, RUNNING, STOPPED, WAITING, EngineError, Seen
-from ippd.worker import outputs
+from ippd.worker import inputs, outputs
 from ippd.worker.journal import CLAIMED, ENDED, STAGED, STOPPING, SUBMITTED, SUBMITTING, Entry
 
-TRIES = 3  # times that a living engine may refuse a job, or inputs may arrive broken
+TRIES = 3  # times that a living engine may refuse a job
 SETTLED = 5.0  # seconds after which a submission that was cut off has reached the engine, or never will
 LOG_PIECE = 1 << 20  # bytes of output that one step sends at most
 REASONS = {
@@ -30,15 +27,23 @@ REASONS = {
 log = getLogger("ippd.worker")
 
 
+class Site(NamedTuple):
+    """What the site says of its engine: words for every job, words for what apps ask for, words before a program in a container."""
+
+    words: tuple[str, ...] = ()
+    requests: Mapping[str, str] = MappingProxyType({})
+    container: str = ""
+
+
 class Steps:
     """What can be done with an entry; `server` is the daemon, `engine` a module of ippd.runners."""
 
-    def __init__(self, server: Server, engine: Any, words: tuple[str, ...], container: str, clock: Callable[[], float] = time.time) -> None:
-        self.server, self.engine, self._words, self._container, self._clock = server, engine, words, container, clock
+    def __init__(self, server: Server, engine: Any, site: Site, clock: Callable[[], float] = time.time) -> None:
+        self.server, self.engine, self._site, self._clock = server, engine, site, clock
 
     def job(self, entry: Entry) -> Any:
         """The entry as the engine knows it."""
-        return entry.job(self.engine.NAME, self._words)
+        return entry.job(self.engine.NAME, self._site.words, self._site.requests)
 
     def advance(self, entry: Entry, order: str, seen: Seen | None) -> bool:
         """Take an entry on, as the daemon's `order` and what the engine has `seen` say; returns whether it goes on at once."""
@@ -62,35 +67,12 @@ class Steps:
         return self._go(entry, ENDED, outcome={"kind": kind, "usage": outputs.usage(entry, self.engine.NAME), **facts})
 
     def _stage(self, entry: Entry) -> bool:
-        for file in entry.item["inputs"]:
-            name = file["name"]
-            if name != os.path.basename(name) or name.startswith("."):
-                return self._end(entry, "failed", exit_code=None, message=f"an input has the impossible name {name!r}")
-            path = entry.path("work") / "inputs" / name
-            if not _is_whole(path, file):
-                self.server.download(f"/experiments/{entry.id}/file", path, path=name)
-                if not _is_whole(path, file):
-                    path.unlink()
-                    entry.tries += 1
-                    if entry.tries >= TRIES:
-                        return self._end(entry, "failed", exit_code=None, message=f"the input {name} arrives with a wrong checksum")
-                    entry.save()
-                    return False
-        return self._prepare(entry)
-
-    def _prepare(self, entry: Entry) -> bool:
-        item, folder = entry.item, str(entry.path("work"))
         try:
-            words = command.words(item["backend"], item["params"], item["files"], folder)
-            if item["backend"]["container"]:
-                words = command.contained(self._container, item["backend"]["container"], folder, words)
+            if not inputs.bring(self.server, entry):
+                return False
+            inputs.prepare(entry, self._site.container)
         except ValueError as error:
             return self._end(entry, "failed", exit_code=None, message=str(error))
-        for number, word in enumerate(words):
-            (entry.path("words") / str(number)).write_bytes(word.encode("utf-8", "surrogateescape"))
-        entry.path("path").write_text(os.environ.get("PATH", os.defpath))  # engines differ in what they pass on
-        entry.path("job.sh").write_text(LAUNCHER)
-        entry.path("job.sh").chmod(0o700)
         return self._go(entry, STAGED)
 
     def _submit(self, entry: Entry) -> bool:
@@ -126,7 +108,7 @@ class Steps:
     def _watch(self, entry: Entry, order: str, seen: Seen | None) -> bool:
         status = entry.text("exit")
         if status:
-            return self._ended(entry, int(status))
+            return self._measured(entry, seen) and self._ended(entry, int(status))
         if seen is not None and seen.state in LIVE:
             entry.gone_at = 0.0
             self._running(entry, order) if seen.state == RUNNING else self._hold(entry, order, seen.state)
@@ -136,16 +118,36 @@ class Steps:
 
     def _gone(self, entry: Entry, seen: Seen | None) -> bool:
         """The engine runs it no more, and it has not said how it ended: why?"""
-        if seen is None or seen.state == JOB_ENDED:
-            if not entry.gone_at:
-                entry.gone_at = self._clock()
-                entry.save()
-            if self._clock() - entry.gone_at < self.engine.GRACE:
-                return False  # its folder may be behind, or the engine's books
+        if (seen is None or seen.state == JOB_ENDED) and not self._waited(entry, self.engine.GRACE):
+            return False  # its folder may be behind, or the engine's books
+        entry.books |= seen.facts if seen is not None else {}
+        code = entry.books.get("exit_code")
         if seen is not None and seen.state in REASONS:
-            return self._end(entry, "failed", exit_code=None, message=f"{REASONS[seen.state]} ({seen.note})")
+            return self._end(entry, "failed", exit_code=code, message=f"{REASONS[seen.state]} ({seen.note})")
+        if seen is not None and seen.state == JOB_ENDED and code and entry.path("begun").exists():
+            return self._end(entry, "failed", exit_code=code, message=f"{outputs.end(code)} ({seen.note})")  # before it could say so
         note = seen.note if seen is not None else "the batch engine knows nothing of it any more"
         return self._end(entry, "lost", message=f"the job was lost: {note}")
+
+    def _waited(self, entry: Entry, seconds: float) -> bool:
+        """Whether it is so long since this was asked for the first time: since the job was over."""
+        if not entry.gone_at:
+            entry.gone_at = self._clock()
+            entry.save()
+        return self._clock() - entry.gone_at >= seconds
+
+    def _measured(self, entry: Entry, seen: Seen | None) -> bool:
+        """Whether all is known of an ended job's run that can be: what its folder does not tell is asked of the engine's books."""
+        if None not in outputs.usage(entry, self.engine.NAME).values():
+            return True
+        try:
+            told = seen if seen is not None and seen.facts else self.engine.books([self.job(entry)]).get(entry.name)
+        except EngineError:  # there are none
+            return True
+        if told is None or told.state in LIVE:
+            return self._waited(entry, self.engine.LATE)
+        entry.books |= told.facts
+        return True
 
     def _ended(self, entry: Entry, status: int) -> bool:
         if status == 0:
@@ -154,22 +156,31 @@ class Steps:
 
     def _running(self, entry: Entry, order: str) -> None:
         if order == "suspend":
-            if entry.said != "suspended":
-                self.engine.suspend(self.job(entry))
+            if entry.said != "suspended" and self._can(entry, self.engine.suspend, "hold the job"):
                 self._say(entry, "suspended")
         elif order == "resume":
-            self.engine.resume(self.job(entry))  # stopped by a signal: the engine still calls it running
-            self._say(entry, "running")
+            # Stopped by a signal: the engine still calls it running.
+            if self._can(entry, self.engine.resume, "let the job go on"):
+                self._say(entry, "running")
         elif entry.said == "":
             self._say(entry, "running")
 
     def _hold(self, entry: Entry, order: str, state: str) -> None:
         if order == "suspend":
-            self.engine.suspend(self.job(entry)) if state == WAITING else None
-            self._say(entry, "suspended")
-        elif order == "resume":
-            self.engine.resume(self.job(entry))
+            if state != WAITING or self._can(entry, self.engine.suspend, "hold the job"):
+                self._say(entry, "suspended")
+        elif order == "resume" and self._can(entry, self.engine.resume, "let the job go on"):
             self._say(entry, "running")
+
+    def _can(self, entry: Entry, act: Callable[[Any], None], what: str) -> bool:
+        """Do it, or tell the daemon that the engine refuses it; an engine that is down is asked again later."""
+        try:
+            act(self.job(entry))
+        except EngineError as error:
+            self.engine.look([])
+            self.server.post(f"/experiments/{entry.id}/unable", claim=entry.claim, message=f"the batch engine does not {what}: {error}")
+            return False
+        return True
 
     def _say(self, entry: Entry, word: str) -> None:
         if entry.said == "suspended" and word == "running" and entry.text("start"):
@@ -203,7 +214,7 @@ class Steps:
             return False
         self.engine.clean(self.job(entry))
         if entry.outcome["kind"] == "failed":
-            return self._end(entry, **entry.outcome)
+            return self._measured(entry, seen) and self._end(entry, **entry.outcome)
         if entry.outcome["kind"] == "cancelled":
             with suppress(Refused):
                 self.server.post(f"/experiments/{entry.id}/stopped", claim=entry.claim)
@@ -254,10 +265,3 @@ class Steps:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _is_whole(path: Path, file: dict[str, Any]) -> bool:
-    if not path.is_file() or path.stat().st_size != file["bytes"]:
-        return False
-    with open(path, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest() == file["sha256"]

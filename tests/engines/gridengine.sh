@@ -1,5 +1,5 @@
 #!/bin/sh
-# A Grid Engine of one host on loopback for tests: gridengine.sh up|down|down-master|up-master CELL. Needs root.
+# A Grid Engine of one host on loopback for tests: gridengine.sh ACTION CELL. Needs root.
 #   apt-get install --no-install-recommends gridengine-master gridengine-exec gridengine-client
 # The environment of its commands: SGE_ROOT and SGE_CELL as below; SGE_QMASTER_PORT and SGE_EXECD_PORT must be set.
 set -eu
@@ -24,6 +24,7 @@ wait_for() { # SENTENCE COMMAND...: at most 40 s
         sleep 0.25
     done
 }
+host_is_there() { qstat -f | grep -q 'lx-amd64 *$'; }
 change() { # SHOW-OPTION CHANGE-OPTION SED-WORDS...: edits a configuration of the master
     show=$1 option=$2
     shift 2
@@ -34,8 +35,8 @@ change() { # SHOW-OPTION CHANGE-OPTION SED-WORDS...: edits a configuration of th
 queue_file() {
     printf 'qname tests.q\nhostlist @tests\nslots %s\nqtype BATCH INTERACTIVE\nrerun FALSE\n' "$(nproc)"
     printf 'shell /bin/sh\nshell_start_mode posix_compliant\ntmpdir /tmp\nnotify 00:00:05\ninitial_state default\n'
-    printf 'seq_no 0\nnsuspend 1\nsuspend_interval 00:05:00\npriority 0\nmin_cpu_interval 00:05:00\nprocessors UNDEFINED\n'
-    for name in load_thresholds suspend_thresholds ckpt_list pe_list prolog epilog starter_method suspend_method resume_method \
+    printf 'seq_no 0\nnsuspend 1\nsuspend_interval 00:05:00\npriority 0\nmin_cpu_interval 00:05:00\nprocessors UNDEFINED\npe_list smp\n'
+    for name in load_thresholds suspend_thresholds ckpt_list prolog epilog starter_method suspend_method resume_method \
         terminate_method owner_list user_lists xuser_lists subordinate_list complex_values projects xprojects calendar; do
         echo "$name NONE"
     done
@@ -71,26 +72,34 @@ configure_cell() {
     as_admin "qconf -as $host" || true
     as_admin "qconf -am root" || true
     change "-sconf global" -Mconf -e "s#^execd_spool_dir.*#execd_spool_dir $spool/execd#" -e 's/^min_\([ug]\)id.*/min_\1id 0/' \
-        -e 's#^mailer.*#mailer /bin/true#' -e 's/^load_report_time.*/load_report_time 00:00:02/'
+        -e 's#^mailer.*#mailer /bin/true#' -e 's/^load_report_time.*/load_report_time 00:00:02/' \
+        -e 's/^reporting_params  */&accounting_flush_time=00:00:00 /'
     change -ssconf -Msconf -e 's/^schedule_interval.*/schedule_interval 0:0:1/' -e 's/^flush_\([a-z]*\)_sec.*/flush_\1_sec 1/'
     {
-        echo "hostname $host"
-        for name in load_scaling complex_values user_lists xuser_lists projects xprojects usage_scaling report_variables; do
+        printf 'hostname %s\ncomplex_values gpu=2\n' "$host" # counted, not there
+        for name in load_scaling user_lists xuser_lists projects xprojects usage_scaling report_variables; do
             echo "$name NONE"
         done
     } >"$spool/edit/host"
+    # shellcheck disable=SC2016
+    change -sc -Mc -e '$a gpu gpu INT <= YES YES 0 0'
+    {
+        printf 'pe_name smp\nslots 99\nuser_lists NONE\nxuser_lists NONE\nstart_proc_args NONE\nstop_proc_args NONE\n'
+        # shellcheck disable=SC2016
+        printf 'allocation_rule $pe_slots\ncontrol_slaves FALSE\njob_is_first_task TRUE\nurgency_slots min\n'
+        printf 'accounting_summary FALSE\nqsort_args NONE\n'
+    } >"$spool/edit/environment"
     printf 'group_name @tests\nhostlist %s\n' "$host" >"$spool/edit/group"
     queue_file >"$spool/edit/queue"
     as_admin "qconf -Ae $spool/edit/host" || true
+    as_admin "qconf -Ap $spool/edit/environment"
     as_admin "qconf -Ahgrp $spool/edit/group"
     as_admin "qconf -Aq $spool/edit/queue"
 }
 
-end() { # PID-FILE: ends a daemon and waits for it
-    [ -f "$1" ] || return 0
-    pid=$(cat "$1")
-    kill "$pid" 2>/dev/null || return 0
-    wait_for "the process $pid does not end" sh -c "! kill -0 $pid"
+tree() { # PID: it and its descendants
+    echo "$1"
+    for child in $(pgrep -P "$1"); do tree "$child"; done
 }
 
 case $action in
@@ -103,22 +112,36 @@ case $action in
         wait_for "the master does not answer" as_admin "qconf -sh"
         [ -z "$new" ] || configure_cell
         sge_execd
-        wait_for "the host does not report (see $spool)" sh -c "qstat -f | grep -q 'lx-amd64 *$'"
+        wait_for "the host does not report (see $spool)" host_is_there
         ;;
-    down-master)
-        end "$spool/qmaster/qmaster.pid"
+    down-master) # as when it crashes: after an orderly end the hosts would look for it only half a minute later
+        kill -9 "$(cat "$spool/qmaster/qmaster.pid")"
         ;;
     up-master)
         sge_qmaster
         wait_for "the master does not answer" qstat
+        # The host's daemon looks for its master every half minute only; its jobs do not need it meanwhile.
+        kill -9 "$(cat "$spool"/execd/*/execd.pid)"
+        sge_execd
+        wait_for "the host does not report (see $spool)" host_is_there
+        ;;
+    down-node) # as when its power fails: the daemon and all that it has started are gone at once
+        # shellcheck disable=SC2046
+        kill -9 $(tree "$(cat "$spool"/execd/*/execd.pid)") 2>/dev/null || true # some end meanwhile
+        ;;
+    up-node)
+        sge_execd
+        wait_for "the host does not report (see $spool)" host_is_there
         ;;
     down)
-        for pid_file in "$spool"/execd/*/execd.pid; do end "$pid_file"; done
-        end "$spool/qmaster/qmaster.pid"
-        rm -rf "$SGE_ROOT/$cell" "$spool"
+        for pid_file in "$spool"/execd/*/execd.pid "$spool/qmaster/qmaster.pid"; do
+            # shellcheck disable=SC2046
+            [ ! -f "$pid_file" ] || kill -9 $(tree "$(cat "$pid_file")") 2>/dev/null || true # it would take its time
+        done
+        rm -rf "${SGE_ROOT:?}/$cell" "$spool"
         ;;
     *)
-        echo "usage: $0 up|down|down-master|up-master CELL" >&2
+        echo "usage: $0 up|down|down-master|up-master|down-node|up-node CELL" >&2
         exit 2
         ;;
 esac
