@@ -34,8 +34,9 @@ change() { # SHOW-OPTION CHANGE-OPTION SED-WORDS...: edits a configuration of th
 }
 queue_file() {
     printf 'qname tests.q\nhostlist @tests\nslots %s\nqtype BATCH INTERACTIVE\nrerun FALSE\n' "$(nproc)"
-    printf 'shell /bin/sh\nshell_start_mode posix_compliant\ntmpdir /tmp\nnotify 00:00:05\ninitial_state default\n'
+    printf 'shell /bin/sh\nshell_start_mode posix_compliant\nnotify 00:00:05\ninitial_state default\n'
     printf 'seq_no 0\nnsuspend 1\nsuspend_interval 00:05:00\npriority 0\nmin_cpu_interval 00:05:00\nprocessors UNDEFINED\npe_list smp\n'
+    printf 'tmpdir %s\n' "$spool/tmp"
     for name in load_thresholds suspend_thresholds ckpt_list prolog epilog starter_method suspend_method resume_method \
         terminate_method owner_list user_lists xuser_lists subordinate_list complex_values projects xprojects calendar; do
         echo "$name NONE"
@@ -46,7 +47,8 @@ queue_file() {
 }
 
 make_cell() {
-    mkdir -p "$common" "$spool/qmaster/job_scripts" "$spool/execd" "$spool/db" "$spool/edit"
+    mkdir -p "$common" "$spool/qmaster/job_scripts" "$spool/execd" "$spool/db" "$spool/edit" "$spool/tmp"
+    chmod 1777 "$spool/tmp"
     cat >"$common/bootstrap" <<END
 admin_user sgeadmin
 default_domain none
