@@ -86,7 +86,7 @@ id -un ippd; ls /etc/rc2.d | grep ippd || :
     assert all(line.endswith(": made") for line in part(lines, "first")[:11]), part(lines, "first")
     assert part(lines, "account")[0] == "ippd" and "nologin" in part(lines, "account")[1]
     assert part(lines, "modes") == [
-        "drwx------ ippd ippd /var/lib/ippd", "drwxr-x--- ippd ippd /var/log/ippd", "drwxr-x--- root ippd /etc/ippd",
+        "drwx------ ippd ippd /var/lib/ippd", "drwxr-x--- ippd ippd /var/log/ippd", "drwxr-xr-x root ippd /etc/ippd",
         "-rwxr-xr-x root root /usr/local/bin/ippd", "-rw------- ippd ippd /etc/ippd/ippd.conf", "-rwxr-xr-x root root /etc/init.d/ippd",
         "-rw------- ippd ippd /var/lib/ippd/ippd.sqlite", "-rw-r--r-- ippd ippd /var/lib/ippd/certificate.pem",
         "-rw------- ippd ippd /var/lib/ippd/key.pem"]

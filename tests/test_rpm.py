@@ -13,7 +13,7 @@ import program
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "packaging" / "rpm" / "build.sh"
 COMMON = """
-drwxr-x--- root ippd /etc/ippd
+drwxr-xr-x root ippd /etc/ippd
 -rw------- ippd ippd /etc/ippd/ippd.conf cn
 -rw-r--r-- root root /etc/logrotate.d/ippd cn
 -rwxr-xr-x root root /usr/bin/ippd
@@ -28,6 +28,7 @@ OWN = {"el6": """
 -rw-r--r-- root root /etc/sysconfig/ippd cn
 """, "el7": """
 -rw-r--r-- root root /usr/lib/firewalld/services/ippd.xml
+-rw-r--r-- root root /usr/lib/systemd/system/ippd-worker@.service
 -rw-r--r-- root root /usr/lib/systemd/system/ippd.service
 -rw-r--r-- root root /usr/lib/sysusers.d/ippd.conf
 -rw-r--r-- root root /usr/lib/tmpfiles.d/ippd.conf

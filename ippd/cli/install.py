@@ -83,7 +83,7 @@ def _steps() -> list[Step]:
         steps.account(),
         steps.folder(DATA, 0o700, ACCOUNT),
         steps.folder(LOGS, 0o750, ACCOUNT),
-        steps.folder(CONFIG.parent, 0o750, "root", ACCOUNT),
+        steps.folder(CONFIG.parent, 0o755, "root", ACCOUNT),  # a worker of another account has its settings there, too
         steps.file(PROGRAM, program_path().read_bytes(), 0o755),
         steps.file(CONFIG, settings.encode(), 0o600, ACCOUNT, keep=True),
         Step("database, secrets and certificate", lambda: (Path(_settings()["data.directory"]) / "ippd.sqlite").exists(), _first_start),

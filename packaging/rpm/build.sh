@@ -56,6 +56,7 @@ pack 0
 dist=el7 tree=$work/el7
 common
 put 644 "$source/systemd/ippd.service" /usr/lib/systemd/system/ippd.service
+put 644 "$source/systemd/ippd-worker@.service" /usr/lib/systemd/system/ippd-worker@.service
 put 644 "$source/packaging/rpm/ippd.sysusers" /usr/lib/sysusers.d/ippd.conf
 put 644 "$source/packaging/rpm/ippd.tmpfiles" /usr/lib/tmpfiles.d/ippd.conf
 put 644 "$source/packaging/rpm/ippd.firewalld.xml" /usr/lib/firewalld/services/ippd.xml
