@@ -58,12 +58,13 @@ def doubts(settings: Settings) -> Iterator[str]:
     """What works, but hardly as it was meant. It keeps no daemon from starting: a name may come back with its directory service."""
     if settings["mail.host"] and not settings["mail.from"]:
         yield f"{settings.source('mail.host')}: mail.host: mail.from is empty, so mails come from ippd@ and the name of this host"
-    for name in unknown_names(settings["local.allow"]):
-        yield f"{settings.source('local.allow')}: local.allow: this host knows no {'group' if name[0] == '@' else 'account'} {name}"
+    for setting in ("local.allow", "local.workers"):
+        for name in unknown_names(settings[setting]):
+            yield f"{settings.source(setting)}: {setting}: this host knows no {'group' if name[0] == '@' else 'account'} {name}"
 
 
 def unknown_names(allowed: Iterable[str]) -> list[str]:
-    """Those of the names in local.allow that are neither accounts nor @groups of this host."""
+    """Those of the names that are neither accounts nor @groups of this host."""
     return [name for name in allowed if not _known(name)]
 
 

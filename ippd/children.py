@@ -21,6 +21,7 @@ from ippd.processes import REOPEN, TIME_TO_RETIRE, Orders
 from ippd.server import Limits, Listener, Server
 from ippd.server.tls import load, make_context
 from ippd.settings import Settings
+from ippd.stop import Stop
 
 FAMILIES = (portal, jobs, panel, reset)
 
@@ -66,7 +67,7 @@ class Children:
             app.reload()
         server = Server([self._listener(name, sock) for name, sock in self._bound], Limits.of(self._settings), _log_access)
         serving = _Work("server", server.run)
-        stop_schedule = threading.Event()
+        stop_schedule = Stop()
         scheduling = self._start_schedule(core, stop_schedule) if with_schedule else None
         orders.ready()
 
@@ -100,7 +101,7 @@ class Children:
         for _, sock in self._bound:
             sock.close()
         core = open_core(self._settings)
-        stop = threading.Event()
+        stop = Stop()
         scheduling = self._start_schedule(core, stop)
         orders.ready()
         for order in orders:
@@ -112,7 +113,7 @@ class Children:
         if scheduling.join():
             core.close()
 
-    def _start_schedule(self, core: Core, stop: threading.Event) -> "_Work":
+    def _start_schedule(self, core: Core, stop: Stop) -> "_Work":
         """Its join() tells, some time after `stop` was set, whether all jobs have ended."""
         patience = self._settings["server.drain_timeout"]
         return _Work("schedule", functools.partial(schedule.run, core, self._settings, make_send(self._settings), stop, log, patience))

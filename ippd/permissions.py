@@ -40,19 +40,21 @@ _USER = {
     "experiment.prioritize": OWN,
     "file.read": OWN,
 }
-_SCRIPT = {
+_RUN = {
     "experiment.read": ANY,
-    "experiment.cancel": ANY,
-    "experiment.suspend": ANY,
-    "experiment.prioritize": ANY,
     "experiment.fail": ANY,
-    "experiment.remove": ANY,
     "experiment.run": ANY,
     "file.read": ANY,
     "file.results": ANY,
+    "queue.claim": ANY,
+}
+_SCRIPT = _RUN | {
+    "experiment.cancel": ANY,
+    "experiment.suspend": ANY,
+    "experiment.prioritize": ANY,
+    "experiment.remove": ANY,
     "file.old": ANY,
     "file.delete": ANY,
-    "queue.claim": ANY,
     "notification.send": ANY,
 }
 _MANAGE = {
@@ -77,6 +79,7 @@ _KEEP_HOUSE = {"notification.deliver": ANY, "queue.requeue": ANY, "house.keep": 
 ROLES: dict[str, dict[str, str]] = {
     "anonymous": _SIGN_IN,
     "user": _SIGN_IN | _USER,
+    "worker": _SIGN_IN | _RUN,
     "local": _SIGN_IN | _SCRIPT | _MANAGE,
     "operator": _SIGN_IN | _SCRIPT | _MANAGE | _COMMAND | _KEEP_HOUSE,
     "system": _KEEP_HOUSE,

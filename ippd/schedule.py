@@ -18,6 +18,7 @@ from ippd.core import Core
 from ippd.domain.notifications import Send
 from ippd.errors import NotFound
 from ippd.permissions import SYSTEM
+from ippd.stop import Stop
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 LOOK = 1.0  # seconds between two looks at the clock
@@ -59,7 +60,7 @@ def run_once(core: Core, name: str, send: Send, stopped: Callable[[], bool] = la
     return method(SYSTEM, send, stopped) if job.sends else method(SYSTEM)
 
 
-def run(core: Core, settings: Mapping[str, Any], send: Send, stop: threading.Event, log: Logger, patience: float = 10.0) -> bool:
+def run(core: Core, settings: Mapping[str, Any], send: Send, stop: Stop, log: Logger, patience: float = 10.0) -> bool:
     """Keep to the schedule until `stop` is set; then wait `patience` seconds at most for jobs that are running.
 
     Returns whether all of them ended. A job that fails is logged and comes again at its next time.

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from ippd import probe
 from ippd.processes import REOPEN, Orders
+from ippd.stop import Stop
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def watch(bound: Iterable[tuple[str, socket.socket]], every: float, orders: Orde
         else:
             places[f"{name}.listen"] = [*places[f"{name}.listen"], sock.getsockname()[:2]]  # type: ignore[misc]
         sock.close()
-    stop = threading.Event()
+    stop = Stop()
 
     def check() -> None:
         while not stop.wait(every):

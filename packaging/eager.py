@@ -28,3 +28,5 @@ import lzma
 import sqlite3.dbapi2
 import tokenize
 import unicodedata
+
+import sqlalchemy.dialects.sqlite  # create_engine()

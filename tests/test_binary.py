@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -102,14 +103,33 @@ def test_it_unpacks_where_tmpdir_says_and_only_there(start, folder, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
-def test_a_folder_of_somebody_else_is_passed_over(folder):
-    """Its owner could put other files in the place of ours."""
-    os.chown(folder, 65534, 65534)
+@pytest.mark.parametrize("owner, mode", [(65534, 0o755), (65534, 0o1777), (0, 0o777), (0, 0o775)])
+def test_a_folder_where_others_could_exchange_files_is_passed_over(folder, owner, mode):
+    """The owner of a folder can rename all in it, sticky or not; others who may write can if it is not sticky."""
+    os.chown(folder, owner, owner)
+    folder.chmod(mode)
     words = program.words("user", "add", "ada@example.org", "--password-file", "-", "--set", f"data.directory={folder.parent}/data")
     waiting = subprocess.Popen(words, env=environ(folder), stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     assert wait_for(lambda: program.children_of(waiting.pid), 30) and unpacked(folder) == []
     _, said = waiting.communicate(b"\n", timeout=60)
     assert b"no password was given" in said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can go on as another account")
+def test_root_can_run_it_from_a_folder_that_the_serving_account_may_not_read():
+    """Commands go on as that account; nothing is read from the program by then."""
+    with tempfile.TemporaryDirectory() as top:  # pytest's folders are closed to others
+        os.chmod(top, 0o755)
+        private, data = Path(top, "private"), Path(top, "data")
+        private.mkdir(0o700)
+        data.mkdir(0o700)
+        os.chown(data, 65534, 65534)
+        shutil.copy(program.BINARY, private / "ippd")
+        for words in ("housekeeping checkpoint", "user list", "group list", "notifications list", f"backup {data}/b.tar", "app list"):
+            given = [private / "ippd", "--set", f"data.directory={data}", "--set", f"apps.directory={data}", *words.split()]
+            done = subprocess.run(given, env=environ(top), capture_output=True, text=True)
+            assert done.returncode == 0, (words, done.stderr)
+        assert {path.stat().st_uid for path in data.rglob("*") if path.name != "b.tar"} == {65534}
 
 
 def test_what_killed_programs_left_is_removed_at_the_next_start(start, folder):

@@ -8,6 +8,9 @@ import subprocess
 
 import pytest
 
+from ippd.admin import panel
+from ippd.api.portal import portal
+from ippd.api.portal_jobs import jobs
 from ippd.errors import Forbidden
 from ippd.http import make_app
 from ippd.http.access import Access, account
@@ -18,7 +21,7 @@ DAEMON = pwd.getpwnam("daemon")
 
 def admits(allow, uid):
     try:
-        Access(allow).check(uid)
+        assert Access(allow, []).role(uid) == "local"
     except Forbidden as error:
         assert "local.allow" in str(error)
         return False
@@ -58,14 +61,13 @@ def test_an_unknown_caller_stays_out_unless_everybody_may_come():
 
 @pytest.fixture
 def ask(core, make_settings):
-    """A function: (status, body) of a request that comes from the account `uid`; `allow` as in local.allow."""
-    from ippd.api.portal import portal
-
-    def send(path, uid, method="GET", allow=""):
-        app = make_app([portal], core, make_settings(local__allow=allow), "local")
+    """A function: (status, body) of a request that comes from the account `uid`; settings as in local.allow and local.workers."""
+    def send(path, uid, method="GET", allow="", workers=""):
+        app = make_app([portal, jobs, panel], core, make_settings(local__allow=allow, local__workers=workers), "local")
         answer = {}
         environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "HTTP_HOST": "localhost", "ippd.listener": "local", "ippd.peer_uid": uid,
-                   "HTTP_X_FORWARDED_FOR": "127.0.0.1", "wsgi.input": io.BytesIO(), "wsgi.errors": io.StringIO()}  # fmt: skip
+                   "HTTP_X_FORWARDED_FOR": "127.0.0.1", "CONTENT_TYPE": "application/x-www-form-urlencoded",
+                   "wsgi.input": io.BytesIO(), "wsgi.errors": io.StringIO()}  # fmt: skip
         body = b"".join(app(environ, lambda status, headers, error=None: answer.update(status=int(status[:3]))))
         return answer["status"], body
 
@@ -95,6 +97,19 @@ def test_an_account_of_the_setting_reaches_all(ask):
     assert ask("/users/list", None, allow="nobody")[0] == 403
 
 
+@pytest.mark.parametrize("allow", ["", "nobody", "*"])
+def test_an_account_of_the_workers_runs_experiments_and_no_more(ask, allow):
+    """Programs that users choose run in it: whatever else it asks for is refused, though local.allow names it as well."""
+    assert ask("/experiments/queue", NOBODY.pw_uid, allow=allow, workers="nobody") == (200, b"[]")
+    assert ask("/experiments/1/files", NOBODY.pw_uid, allow=allow, workers="nobody")[0] == 404  # there is none
+    for method, path in (("GET", "/users/list"), ("POST", "/users/approve/1"), ("GET", "/files/old"), ("POST", "/files/delete"),
+                         ("DELETE", "/experiments/1/delete"), ("POST", "/notifications/notify"),
+                         ("GET", "/admin/users"), ("GET", "/admin/groups")):  # fmt: skip
+        status, body = ask(path, NOBODY.pw_uid, method, allow, "nobody")
+        assert status == 403, (path, body)
+    assert ask("/users/list", 0, allow=allow, workers="*") == (200, b"[]")  # root is root
+
+
 def test_anybody_may_ask_whether_it_lives(ask):
     assert ask("/livez", NOBODY.pw_uid) == (200, b"true")
 
@@ -103,7 +118,7 @@ def test_reload_takes_over_who_may_come_in(core, make_settings):
     settings = make_settings()
     app = make_app([], core, settings, "local")
     with pytest.raises(Forbidden):
-        app._access.check(NOBODY.pw_uid)
+        app._access.role(NOBODY.pw_uid)
     settings.take(make_settings(local__allow="nobody"))
     app.reload()
-    app._access.check(NOBODY.pw_uid)
+    app._access.role(NOBODY.pw_uid)

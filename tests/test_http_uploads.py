@@ -59,6 +59,16 @@ def test_a_client_that_vanishes_leaves_nothing(portal, listener):
     assert [path for path in portal.core.blobs.folder.rglob("*") if path.is_file()] == []
 
 
+def test_clients_that_vanish_take_no_other_request_with_them(portal):
+    """The error of one connection was taken for one of the next that the same thread had, with a Python that leaves it lying."""
+    token, pieces = portal.user(), [os.urandom(MB)] * 20
+    for _ in range(12):
+        with portal.public.socket() as connection:
+            connection.sendall(begun(portal, token, 50 * MB) + bytes(6 * MB))
+        reply = portal.public.post("/experiments/new", [("token", token), ("app", "echo")], [("scan", "big.nii", (20 * MB, iter(pieces)))])
+        assert reply.status == 200, reply
+
+
 def test_results_that_break_off_leave_the_experiment_as_it_was(portal):
     token = portal.user()
     id = portal.public.post("/experiments/new", token=token, app="echo").json["id"]

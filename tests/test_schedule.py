@@ -12,6 +12,7 @@ from conftest import echo
 from ippd import schedule
 from ippd.errors import NotFound
 from ippd.permissions import OPERATOR, SYSTEM, Actor
+from ippd.stop import Stop
 
 HELPERS = {"schedule-" + job.name for job in schedule.SCHEDULE}
 
@@ -45,7 +46,7 @@ def running(log):
     stops = []
 
     def start(core, send=no_send, patience=10.0):
-        stop, ended = threading.Event(), []
+        stop, ended = Stop(), []
         thread = threading.Thread(target=lambda: ended.append(schedule.run(core, core.settings, send, stop, log, patience)))
         thread.start()
 

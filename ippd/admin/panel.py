@@ -23,7 +23,7 @@ HEADERS = {"Referrer-Policy": "same-origin"}
 
 def authenticate(request: Request) -> Actor:
     """Whoever is let in on the local listener."""
-    return Actor("local", address=request.address, name=account(request.peer_uid))
+    return Actor(request.local_role or "anonymous", address=request.address, name=account(request.peer_uid))
 
 
 def render_error(request: Request, error: IppdError) -> Answer:

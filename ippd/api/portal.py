@@ -27,7 +27,7 @@ FAILURES = (400, 401, 403, 404, 409)
 
 def authenticate(request: Request) -> Actor:
     """A script on a local route; elsewhere whoever the token names, which is in a header, the query or a field before any file."""
-    local = Actor("local", address=request.address, name=account(request.peer_uid))
+    local = Actor(request.local_role or "anonymous", address=request.address, name=account(request.peer_uid))
     if request.route is not None and request.route.local:
         return local
     token = request.bearer or request.query.get("token") or request.early_field("token")

@@ -1,5 +1,7 @@
 """Tells the running daemon to let the program that now lies in its place take over, and waits for what becomes of it."""
 
+import contextlib
+import errno
 import os
 import signal
 import time
@@ -18,14 +20,34 @@ def running(folder: Path) -> int:
 def _processes(folder: Path) -> list[int]:
     """What the lock of a data folder names: the first parent, which starts successors, and the one that has taken over."""
     try:
-        with open(folder / "ippd.lock", "rb") as file:
-            try:
-                flock(file, LOCK_EX | LOCK_NB)
-            except BlockingIOError:
-                return [int(number) for number in file.read(100).split()]
-    except (FileNotFoundError, ValueError):
-        pass
+        descriptor = os.open(folder / "ippd.lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return []
+    with open(descriptor, "rb") as file:
+        try:
+            flock(file, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            numbers = [int(number) for number in file.read(100).split() if number.isdigit()]
+            return [number for number in numbers if number > 1]  # 0 and less are groups for kill(2), 1 is nobody's daemon
     return []
+
+
+def _send(folder: Path, process: int, number: int) -> None:
+    """Send a signal as the owner of the data folder, who could have written any number into the lock. Raises OSError."""
+    owner = os.stat(folder).st_uid
+    if os.geteuid() != 0 or owner == 0:
+        os.kill(process, number)
+        return
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(BaseException):
+            os.setgroups([])
+            os.setuid(owner)
+            os.kill(process, number)
+            os._exit(0)
+        os._exit(1)
+    if os.waitpid(child, 0)[1]:
+        raise PermissionError(errno.EPERM, "is not a process of the data folder's account", str(process))
 
 
 def hand_over(folder: Path, patience: float = PATIENCE) -> bool:
@@ -35,7 +57,7 @@ def hand_over(folder: Path, patience: float = PATIENCE) -> bool:
         return True
     first, before = processes[0], processes[-1]
     (folder / REFUSED).unlink(missing_ok=True)
-    os.kill(first, signal.SIGUSR2)
+    _send(folder, first, signal.SIGUSR2)
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         time.sleep(0.1)
@@ -50,4 +72,4 @@ def reload(folder: Path) -> None:
     """Let the daemon read its settings and files again, if it runs."""
     daemon = running(folder)
     if daemon:
-        os.kill(daemon, signal.SIGHUP)
+        _send(folder, daemon, signal.SIGHUP)

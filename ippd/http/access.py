@@ -1,4 +1,4 @@
-"""Which local accounts may use the local listener: on a login node everybody reaches 127.0.0.1."""
+"""Which local accounts may use the local listener, and for what: on a login node everybody reaches 127.0.0.1."""
 
 import functools
 import grp
@@ -13,36 +13,55 @@ log = logging.getLogger("ippd.http")
 
 
 class Access:
-    """Root, the daemon's own account, and the accounts and groups that local.allow names (`alice`, `@group`, `*`)."""
+    """Root, the daemon's own account and those that local.allow names may do all; those that local.workers names run experiments."""
 
-    def __init__(self, allow: Iterable[str]) -> None:
-        """Looks the names up; one that does not exist is logged and lets nobody in."""
+    def __init__(self, allow: Iterable[str], workers: Iterable[str]) -> None:
+        """Looks the names up (`alice`, `@group`, `*`); one that does not exist is logged and lets nobody in."""
         account.cache_clear()
-        self._everybody = False
-        self._users = {0, os.geteuid()}
+        self._workers, self._all = _Names("local.workers", workers), _Names("local.allow", allow)
+        self._all.users |= {0, os.geteuid()}
+        self._roles: dict[int, str] = {}
+
+    def role(self, uid: int | None) -> str:
+        """What this account is: "local" or, if it is named in both settings too, "worker".
+
+        Raises Forbidden, with a sentence that names the setting, when it may not come in.
+        """
+        if uid is None:
+            if self._all.everybody and not self._workers:
+                return "local"
+            raise Forbidden("it could not be found out which local account is calling (the setting local.allow says which ones may)")
+        if uid not in self._roles:
+            is_root = uid in (0, os.geteuid())
+            self._roles[uid] = "worker" if not is_root and uid in self._workers else "local" if uid in self._all else ""
+        if not self._roles[uid]:
+            raise Forbidden(f"the account {account(uid)} may not use this listener (the setting local.allow says which ones may)")
+        return self._roles[uid]
+
+
+class _Names:
+    """The accounts that a setting names."""
+
+    def __init__(self, setting: str, names: Iterable[str]) -> None:
+        self.everybody = False
+        self.users: set[int] = set()
         self._groups: set[int] = set()
-        self._decided: dict[int, bool] = {}
-        for name in allow:
+        for name in names:
             try:
                 if name == "*":
-                    self._everybody = True
+                    self.everybody = True
                 elif name.startswith("@"):
                     self._groups.add(grp.getgrnam(name[1:]).gr_gid)
                 else:
-                    self._users.add(pwd.getpwnam(name).pw_uid)
+                    self.users.add(pwd.getpwnam(name).pw_uid)
             except KeyError:
-                log.warning("local.allow names %s, which does not exist here", name)
+                log.warning("%s names %s, which does not exist here", setting, name)
 
-    def check(self, uid: int | None) -> None:
-        """Raise Forbidden, with a sentence that names the setting, when this account may not come in."""
-        if self._everybody:
-            return
-        if uid is None:
-            raise Forbidden("it could not be found out which local account is calling (the setting local.allow says which ones may)")
-        if uid not in self._decided:
-            self._decided[uid] = uid in self._users or not self._groups.isdisjoint(_groups_of(uid))
-        if not self._decided[uid]:
-            raise Forbidden(f"the account {account(uid)} may not use this listener (the setting local.allow says which ones may)")
+    def __bool__(self) -> bool:
+        return self.everybody or bool(self.users or self._groups)
+
+    def __contains__(self, uid: int) -> bool:
+        return self.everybody or uid in self.users or not self._groups.isdisjoint(_groups_of(uid))
 
 
 @functools.lru_cache(1024)

@@ -45,8 +45,8 @@ class Application:
         self.reload()
 
     def reload(self) -> None:
-        """Take over settings that have changed, and look the accounts of local.allow up again."""
-        self._access = Access(self._settings["local.allow"])
+        """Take over settings that have changed, and look local accounts up again."""
+        self._access = Access(self._settings["local.allow"], self._settings["local.workers"])
         folder = self._settings["public.frontend"]
         self._frontend = Frontend(folder) if folder and not self._local else None
         self._common = browsers.COMMON | (browsers.transport_security(self._settings) if not self._local else {})
@@ -118,7 +118,7 @@ class Application:
     def _check_caller(self, request: Request, changes: bool) -> None:
         browsers.check_host(request)
         if request.family.name != "health":
-            self._access.check(request.peer_uid)
+            request.local_role = self._access.role(request.peer_uid)
         browsers.check_same_site(request, changes)
 
     def _error(self, request: Request, error: IppdError) -> Answer:

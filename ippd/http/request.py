@@ -46,6 +46,7 @@ class Request:
         self.route = route
         self.method: str = environ["REQUEST_METHOD"].upper()
         self.path: str = environ["PATH_INFO"]
+        self.local_role = ""  # what a caller of the local listener is without a token: "local" or "worker"
         self._held: deque[Part] = deque()
 
     @once

@@ -15,7 +15,7 @@ _NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 def _leaving_no_error(method: Callable) -> Callable:
     """OpenSSL lists errors per thread, and takes what it finds there for an error of the connection that the thread turns to next.
 
-    Since 3.11.12, 3.12.9 and 3.13.2 Python leaves those that the network caused, such as a client that has gone (python/cpython#148594).
+    Pythons since 2025 leave those that the network caused, such as a client that has gone (python/cpython#148594).
     """
 
     @functools.wraps(method)
