@@ -81,6 +81,10 @@ run() { # runs the app of experiment $id; its status, and the reason in $reason 
         /*) ;;
         *) program=$apps/$program ;;
     esac
+    if [ ! -f "$program" ] || [ ! -x "$program" ]; then
+        reason="the program ${program##*/} cannot be run"
+        return 127
+    fi
     if ! jq --slurpfile definition "$definition" --arg folder "$PWD" "$words" item.json >words.json 2>words.error; then
         reason=$(sed 's/^jq: error ([^)]*): //' words.error)
         return 1

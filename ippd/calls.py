@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
-from ippd import certificate
+from ippd import certificate, partfile
 from ippd.errors import Invalid, IppdError, Unavailable
 
 PIECE = 256 << 10
+LARGEST = 64 << 20  # bytes of a JSON answer
+UNKNOWN = (18, 19, 20, 21)  # OpenSSL's X509_V_ERR_ codes for a certificate that is self-signed, or whose issuer is not known
 Progress = Callable[[int, int], None]  # bytes done, bytes altogether
 
 
@@ -28,6 +30,12 @@ class Refused(IppdError):
     def __init__(self, sentence: str, status: int) -> None:
         super().__init__(sentence)
         self.status = status
+
+
+class Unreadable(IppdError):
+    """A file that was to be sent could not be read (to its end)."""
+
+    code = "unreadable"
 
 
 class Upload(NamedTuple):
@@ -68,7 +76,10 @@ class Server:
     def post_form(
         self, path: str, fields: Sequence[tuple[str, str]], uploads: Sequence[Upload] = (), progress: Progress | None = None
     ) -> Any:
-        """Post a form with files, which are read while they are sent; returns the JSON of the answer. Raises OSError for a file."""
+        """Post a form with files, which are read while they are sent; returns the JSON of the answer.
+
+        Raises OSError for a file that is not there, Unreadable for one that fails while it is read.
+        """
         boundary = secrets.token_hex(16)
         heads = [_head(boundary, name) + value.encode() + b"\r\n" for name, value in fields]
         parts = [(_head(boundary, upload.field, upload.name), upload.path, upload.path.stat().st_size) for upload in uploads]
@@ -102,46 +113,54 @@ class Server:
         finally:
             self.close()
 
-    def download(self, path: str, target: Path, progress: Progress | None = None, /, **query: Any) -> str:
+    def download(self, path: str, target: Path, progress: Progress | None = None, keep: bool = False, /, **query: Any) -> str:
         """Bring the bytes of a GET to `target`, going on after what `target`.part has of them; returns their SHA-256 in hexadecimal.
 
         The file appears under its name only when it is whole and has the checksum that the portal names (its ETag). One that is there
-        with this checksum is left as it is.
+        with this checksum is left as it is; with `keep`, one with another is Invalid instead of replaced. Nothing goes through a link.
         """
         part = target.with_name(target.name + ".part")
         there = _sha256(target) if target.is_file() else ""
-        etag = self._fetch(path, part, query, progress, there)
+        other = target if keep and os.path.lexists(target) else None
+        if keep:
+            partfile.check_own(part)
+        etag = self._fetch(_with_query(path, query), part, progress, there, other)
         if etag == there != "":
             return there
         found = _sha256(part)
         if etag and found != etag and re.fullmatch("[0-9a-f]{64}", etag):
             part.unlink()
+            partfile.etag_file(part).unlink(missing_ok=True)
             raise Unavailable(f"{target.name} has another checksum than the portal says: it was removed, please try again")
         os.replace(part, target)
+        partfile.etag_file(part).unlink(missing_ok=True)  # last: a .part without it is not ours
         return found
 
-    def _fetch(self, path: str, part: Path, query: Mapping[str, Any], progress: Progress | None, there: str) -> str:
-        have = part.stat().st_size if part.exists() else 0
-        known = part.with_name(part.name + ".etag")
-        etag = known.read_text() if have and known.exists() else ""
+    def _fetch(self, path: str, part: Path, progress: Progress | None, there: str, other: Path | None) -> str:
+        """Bring `part` and return its ETag; `there` when this is the checksum. Raises Invalid when it is not and `other` is in the way."""
+        have, etag = partfile.begun(part)
         headers = {"Range": f"bytes={have}-", "If-Range": f'"{etag}"'} if have and etag else {}
         headers |= {"If-None-Match": f'"{there}"'} if there else {}
         try:
-            answer = self._ask("GET", _with_query(path, query), None, headers)
+            answer = self._ask("GET", path, None, headers)
         except Refused as refused:
-            if refused.status != 416:  # all of it was there already
+            if refused.status != 416 or not have or other:  # all of it was there already
                 raise
             return etag
-        if answer.status == 304:
+        if there and answer.status == 304:
             answer.read()
             return there
+        etag = (answer.getheader("ETag") or "").strip('"')
+        if other:
+            self.close()
+            if there and etag == there:
+                return there
+            raise Invalid(f"{other} is there already and is another file: move it away, or name another folder (--to)")
         if answer.status != 206:
             have = 0
-        etag = (answer.getheader("ETag") or "").strip('"')
-        known.write_text(etag)
-        total = have + int(answer.getheader("Content-Length") or 0)
+        total = have + (answer.length or 0)
         try:
-            with open(part, "ab" if have else "wb") as file:
+            with partfile.opened(part, etag, bool(have)) as file:
                 while piece := answer.read(PIECE):
                     have += file.write(piece)
                     if progress:
@@ -152,7 +171,6 @@ class Server:
         if have < total:
             self.close()
             raise Unavailable(f"the connection broke after {have} of {total} bytes")
-        known.unlink()
         return etag
 
     def _ask(self, method: str, path: str, body: Any, headers: dict[str, str]) -> http.client.HTTPResponse:
@@ -164,6 +182,9 @@ class Server:
             try:
                 answer = self._answer(connection, method, self._path + path, body() if callable(body) else body, headers)
                 break
+            except Unreadable:  # the portal waits for the rest, which will not come
+                self.close()
+                raise
             except (OSError, http.client.HTTPException) as error:
                 self.close()
                 # A kept connection may have been closed by the other side meanwhile: once more with a new one.
@@ -192,15 +213,18 @@ class Server:
         try:
             said = json.loads(answer.read(64 << 10))
             sentence = str(said["error"])
-        except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
+        except (ValueError, KeyError, TypeError, RecursionError, OSError, http.client.HTTPException):
             sentence = f"the portal answered with status {answer.status}"
         self.close()
         return Unavailable(sentence) if answer.status in (408, 429, 502, 503, 504) else Refused(sentence, answer.status)
 
     def _json(self, answer: http.client.HTTPResponse) -> Any:
         try:
-            return json.loads(answer.read())
-        except (ValueError, OSError, http.client.HTTPException) as error:
+            said = answer.read(LARGEST + 1)
+            if len(said) > LARGEST:
+                raise ValueError(f"it has more than {LARGEST >> 20} MB")
+            return json.loads(said)
+        except (ValueError, RecursionError, OSError, http.client.HTTPException) as error:
             self.close()
             raise Unavailable(f"the portal's answer cannot be read: {error}") from None
 
@@ -227,7 +251,8 @@ def _context(authority: str | None) -> ssl.SSLContext:
 
 def _unreachable(host: str, error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate of {host} is not one to trust: {error.verify_message}"
+        said = f"the certificate of {host} is not one to trust: {error.verify_message}"
+        return f"{said} (if its operator has given you the certificate: --ca FILE)" if error.verify_code in UNKNOWN else said
     return f"{host} cannot be reached: {(error.strerror if isinstance(error, OSError) else '') or error or 'it closed the connection'}"
 
 
@@ -249,12 +274,15 @@ def _escaped(text: str) -> str:
 
 
 def _read(path: Path, size: int) -> Iterator[bytes]:
-    with open(path, "rb") as file:
-        while size and (piece := file.read(min(PIECE, size))):
-            size -= len(piece)
-            yield piece
+    try:
+        with open(path, "rb") as file:
+            while size and (piece := file.read(min(PIECE, size))):
+                size -= len(piece)
+                yield piece
+    except OSError as error:
+        raise Unreadable(f"the file {path.name} cannot be read: {error.strerror or error}") from None
     if size:
-        raise OSError(f"{path} became shorter while it was sent")
+        raise Unreadable(f"the file {path.name} became shorter while it was sent")
 
 
 def _sha256(path: Path) -> str:

@@ -1,12 +1,16 @@
 """A user's side of a portal: submit, look, follow, fetch, cancel, over HTTPS with a token that is kept in a file of one's own."""
 
+import ipaddress
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from http.client import HTTPResponse
 from pathlib import Path
+from types import NoneType
 from typing import Any
+from urllib.parse import urlsplit
 
 from ippd.calls import Progress, Refused, Server, Upload
 from ippd.errors import Invalid, IppdError, Unauthorized, Unavailable
@@ -56,8 +60,7 @@ class Client:
 
     def __init__(self, server: str, token: str | None = None, authority: str | None = None) -> None:
         """`server` is the portal's https address; `authority` a certificate (PEM) to trust instead of the system's."""
-        if not server.startswith(("https://", "http://127.0.0.1", "http://localhost", "http://[::1]")):
-            raise Invalid(f"{server} is not an https:// address: the password would be readable on the way")
+        _check_address(server)
         self._server = _Portal(server, token, authority)
 
     def log_in(self, email: str, password: str) -> str:
@@ -66,8 +69,11 @@ class Client:
             answer = self._server.post_json("/users/auth", {"email": email, "password": password, "remember": "1"})
         except Refused as refused:
             raise Unauthorized(str(refused)) from None
-        self._server.token = str(answer["token"])
-        return self._server.token
+        token: str = _fact(answer, "token", str)
+        if not re.fullmatch("[!-~]+", token):
+            raise Unavailable("the portal's answer cannot be understood: its token is none")
+        self._server.token = token
+        return token
 
     def submit(
         self,
@@ -84,23 +90,36 @@ class Client:
             if not os.access(path, os.R_OK) or not path.is_file():
                 raise Invalid(f"{path} is not a file that can be read")
         uploads = [Upload(field, path.name, path) for field, path in files]
-        return int(self._server.post_form("/experiments/new", [*facts.items(), *fields], uploads, progress)["id"])
+        return _id(self._server.post_form("/experiments/new", [*facts.items(), *fields], uploads, progress))
 
     def list(self, status: str | None = None) -> Any:
         """The own experiments by id."""
-        return self._server.get("/experiments", status=status)["experiments"]
+        return _each(self._server.get("/experiments", status=status), "experiments", dict)
 
     def show(self, id: int) -> Any:
         """One experiment."""
-        return self._server.get(f"/experiments/{id}")
+        found = self._server.get(f"/experiments/{id}")
+        _fact(found, "status", str)
+        return found
+
+    def outputs(self, id: int) -> tuple[str, Sequence[str]]:
+        """The status of an experiment, and the names of its results."""
+        found = self.show(id)
+        return found["status"], _each(found, "outputs", str)
 
     def cancel(self, id: int, wait: int) -> Any:
-        """Cancel an experiment, waiting so many seconds for its job to be gone; returns the portal's answer."""
-        return self._server.post(f"/experiments/{id}/cancel", wait=wait)
+        """Cancel an experiment, waiting so many seconds for its job to be gone; returns the portal's answer: was, gone."""
+        answer = self._server.post(f"/experiments/{id}/cancel", wait=wait)
+        return {"was": _fact(answer, "was", str), "gone": _fact(answer, "gone", bool, NoneType)}
 
-    def act(self, id: int, word: str, **fields: str) -> Any:
-        """suspend, resume or relaunch an experiment."""
-        return self._server.post(f"/experiments/{id}/{word}", **fields)
+    def act(self, id: int, word: str) -> str:
+        """suspend or resume an experiment; returns its status."""
+        status: str = _fact(self._server.post(f"/experiments/{id}/{word}"), "status", str)
+        return status
+
+    def relaunch(self, id: int, params: Mapping[str, str]) -> int:
+        """Run an experiment again with these parameters; returns the new id."""
+        return _id(self._server.post(f"/experiments/{id}/relaunch", **params))
 
     def log(self, id: int, stream: str, follow: bool) -> Iterator[bytes]:
         """What an experiment has printed, and with `follow` what it prints until it ends."""
@@ -130,16 +149,59 @@ class Client:
                 return
 
     def get(self, id: int, name: str, folder: Path, progress: Progress | None = None) -> Path:
-        """Bring one file of an experiment into `folder`, going on where a broken download stopped; its checksum is compared."""
-        if name != os.path.basename(name) or name in ("", ".", ".."):
+        """Bring one file of an experiment into `folder`, going on where a broken download stopped; its checksum is compared.
+
+        Raises Invalid for a name that no portal gives to a file, and when another file of this name is there.
+        """
+        if name != os.path.basename(name) or name[:1] in ("", ".", "-") or not name.isprintable():
             raise Invalid(f"{name!r} is not a name for a file")
         target = folder / name
         for attempt in range(TRIES):
             try:
-                self._server.download(f"/experiments/{id}/file", target, progress, path=name)
+                self._server.download(f"/experiments/{id}/file", target, progress, True, path=name)
                 return target
             except Unavailable:
                 if attempt == TRIES - 1:
                     raise
                 time.sleep(PAUSE * 2**attempt)
         raise AssertionError("unreachable")
+
+
+def _check_address(server: str) -> None:
+    """Raises Invalid for an address over which a password must not be sent."""
+    try:
+        parts = urlsplit(server)
+        host, _ = (parts.hostname or "").encode("idna").decode(), parts.port
+    except ValueError:
+        raise Invalid(f"{server} is not the address of a portal") from None
+    if "@" in parts.netloc:
+        raise Invalid("the address of a portal has no user name or password (what stands before an @) in it")
+    if not host or not (parts.scheme == "https" or (parts.scheme == "http" and _is_here(host))):
+        raise Invalid(f"{server} is not an https:// address: the password would be readable on the way")
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _fact(answer: Any, name: str, *kinds: type) -> Any:
+    """What a portal's answer says under a name. Raises Unavailable when this is nothing of these kinds."""
+    value = answer.get(name) if isinstance(answer, dict) else answer
+    if not isinstance(answer, dict) or name not in answer or type(value) not in kinds:
+        raise Unavailable(f"the portal's answer cannot be understood: {name} is missing or is of another kind")
+    return value
+
+
+def _each(answer: Any, name: str, kind: type) -> Any:
+    """The same for a list of things of one kind."""
+    values = _fact(answer, name, list)
+    for value in values:
+        _fact({name: value}, name, kind)
+    return values
+
+
+def _id(answer: Any) -> int:
+    return int(_fact(answer, "id", int))

@@ -120,7 +120,10 @@ def locked(folder: Path) -> Iterator[int]:
             raise SettingsError(f"data.directory: {folder} is in use by another ippd (process {other})") from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield descriptor
+        try:
+            yield descriptor
+        finally:
+            os.ftruncate(descriptor, 0)  # a number that is left would be a dead one, or another program's
     finally:
         os.close(descriptor)
 

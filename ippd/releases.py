@@ -74,6 +74,20 @@ def check(signature: str, kind: str, public: str) -> Release:
     return Release(found[2], found[3], int(found[4]), found[5])
 
 
+def older(version: str, other: str) -> bool:
+    """Whether a version is older than another: the dotted numbers that they begin with count, and nothing when one has none."""
+    one, two = _numbers(version), _numbers(other)
+    return bool(one and two) and one < two
+
+
+def _numbers(version: str) -> list[int]:
+    found = re.match(r"[0-9]+(\.[0-9]+)*", version)
+    numbers = [int(number) for number in found[0].split(".")] if found else []
+    while len(numbers) > 1 and not numbers[-1]:  # 1.0 is 1
+        numbers.pop()
+    return numbers
+
+
 def read_signature(path: Path) -> str:
     """The signature file that lies beside a release (FILE.sig). Raises Forbidden when there is none."""
     try:

@@ -127,7 +127,7 @@ class Store:
         except (sqlite3.OperationalError, sqlalchemy.exc.OperationalError) as error:
             if "full" in str(error) or "disk I/O" in str(error):
                 self._on_full()
-                raise NoSpace("the disk with the database is full") from error
+                raise NoSpace("the disk with the database is full, or a table has no number left to give out") from error
             if "locked" in str(error) or "readonly" in str(error) or "unable to open" in str(error):
                 raise Unavailable(f"the database cannot be used now: {getattr(error, 'orig', error)}") from error
             raise

@@ -13,6 +13,7 @@ import pytest
 
 from conftest import echo, join
 from ippd import schema
+from ippd.certificate import make
 from ippd.core import open_core
 from ippd.domain.backup import name, stamped
 from ippd.domain.restore import UNDER_WAY, restore, verify
@@ -49,6 +50,7 @@ def put_back(path, target, **more):
 
 
 def test_a_backup_brings_back_every_byte_and_the_sessions_work_on(filled, tmp_path, make_settings, clock):
+    make(["localhost"], str(filled.certificate_path()), str(filled.key_path()))
     made = backup(filled, tmp_path / "b.tar")
     assert (made.files, made.bytes, made.damage) == (3, 10004, [])
     with open(tmp_path / "b.tar", "rb") as file:
@@ -59,7 +61,9 @@ def test_a_backup_brings_back_every_byte_and_the_sessions_work_on(filled, tmp_pa
     assert hashes(tmp_path / "new" / "uploads") == hashes(filled.blobs.folder)
     assert (tmp_path / "new" / "secret").read_bytes() == (tmp_path / "data" / "secret").read_bytes()
     assert rows(tmp_path / "new" / "ippd.sqlite") == rows(filled.store.path)
-    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "new").rglob("*")}
+    certificate = tmp_path / "new" / "certificate.pem"
+    assert certificate.stat().st_mode & 0o777 == 0o644, "clients are given it"
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "new").rglob("*") if path != certificate}
     assert modes == {0o600, 0o700} and not list((tmp_path / "new").rglob("re*")), "nothing is left of the unpacking"
     again = open_core(make_settings(data__directory=tmp_path / "new"), clock)
     assert again.files.open(OPERATOR, 1, "scan.nii").path.read_bytes() == b"in" * 5000
@@ -110,7 +114,7 @@ def test_a_backup_without_its_end_is_refused(filled, tmp_path):
 def test_a_tar_file_with_other_names_is_refused(tmp_path, member):
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as tar:
-        for name, data in (("backup.json", b'{"format": 1, "bytes": 0}'), (member, b"evil")):
+        for name, data in (("backup.json", b'{"format": 1, "bytes": 0, "files": 0, "created_at": 0}'), (member, b"evil")):
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))

@@ -45,6 +45,22 @@ def test_apps_are_listed_checked_and_shown(ippd, tmp_path):
     assert "there is no app other" in ippd("app", "show", "other")[2]
 
 
+def test_a_program_that_is_not_there_is_a_warning(ippd, tmp_path):
+    """Bad input: no file, a file that is not executable; an image brings its own."""
+    apps = tmp_path / "apps"
+    for name, definition in (("gone", {"Executable": "bin/none"}), ("plain", {"Executable": "plain.json"}),
+                             ("boxed", {"Executable": "/opt/in/image", "Container": "image"})):  # fmt: skip
+        (apps / f"{name}.json").write_text(json.dumps(definition))
+    told = [
+        f"gone.json: warning: gone: {apps}/bin/none is no file on this host",
+        f"plain.json: warning: plain: {apps}/plain.json may not be executed on this host",
+        "4 apps, 0 categories, 0 left out, 2 with a warning",
+    ]
+    assert ippd("app", "check") == (3, "\n".join(told) + "\n", "")
+    (apps / "bad.json").write_text("{")
+    assert ippd("app", "check")[0] == 1
+
+
 def test_another_folder_can_be_checked_before_it_is_used(ippd, tmp_path):
     (tmp_path / "new").mkdir()
     assert ippd("app", "check", tmp_path / "new")[1] == "0 apps, 0 categories, 0 left out\n"

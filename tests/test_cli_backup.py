@@ -3,6 +3,7 @@
 import os
 import shlex
 import subprocess
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 import program
 from ippd.daemon import locked
+from test_backup_refused import packed, with_database
 
 PASSWORD = "correct horse battery"
 NOBODY = 65534
@@ -65,3 +67,19 @@ def test_a_progress_bar_is_shown_on_a_terminal_only(run, environ, tmp_path):
     shown = subprocess.run(["script", "-qec", shlex.join(program.words("backup", tmp_path / "two.tar")), "/dev/null"], text=True,
                            capture_output=True, timeout=60, env=environ)
     assert "backup [####" in shown.stdout and shown.returncode == 0
+
+
+def test_names_from_a_backup_are_shown_without_what_a_terminal_would_obey(run, tmp_path):
+    """Bad input: a path in the database that clears the screen and starts a line of its own."""
+    assert run("user add ada@example.org --password-file -", input=PASSWORD).returncode == 0
+    assert run(f"backup {tmp_path}/b.tar").returncode == 0
+    with tarfile.open(tmp_path / "b.tar") as tar:
+        members = [(info.name, tar.extractfile(info).read()) for info in tar if info.name != "SHA256SUMS"]
+    altered = with_database(
+        members, tmp_path, "INSERT INTO files (uuid, user_id, experiment_id, kind, field, name, path, bytes, sha256, created_at)"
+        " VALUES ('u', 1, 1, 'input', 'file', 'n', '1/\x1b[2J\nippd: all is well', 1, 'x', 1)")
+    (tmp_path / "altered.tar").write_bytes(packed(altered))
+    for command in ("backup --verify", "restore --overwrite"):
+        result = run(f"{command} {tmp_path}/altered.tar")
+        assert result.returncode == 1 and "\x1b" not in result.stdout
+        assert result.stderr == "ippd: damaged before the backup was made: 1/\\x1b[2J\\nippd: all is well is missing\n"

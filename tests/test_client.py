@@ -68,7 +68,21 @@ def test_cancelling_says_what_it_did(ippd, ada):
     status, said, _ = ippd("cancel", id)
     assert status == 0 and "was submitted and is cancelled: nothing of it runs any more" in said
     status, _, errors = ippd("cancel", id)
-    assert status == 1 and "is cancelled" in errors
+    assert status == 1 and f"experiment {id} is cancelled already" in errors
+
+
+def test_why_there_are_no_results_is_told(ippd, ada, portal, tmp_path):
+    def get():
+        return ippd("get", id, "--to", tmp_path / "out")
+
+    id = ippd("submit", "echo")[1].strip()
+    assert get() == (1, "", f"ippd: experiment {id} is submitted and has no results yet\n")
+    portal.core.queue.claim(OPERATOR)
+    portal.core.experiments.fail(OPERATOR, int(id), "3")
+    assert get() == (1, "", f"ippd: experiment {id} has failed and has no results\n")
+    id = ippd("submit", "echo")[1].strip()
+    ippd("cancel", id)
+    assert get() == (1, "", f"ippd: experiment {id} was cancelled and has no results\n") and not (tmp_path / "out").exists()
 
 
 def test_holding_going_on_and_running_again(ippd, ada, portal):
@@ -143,7 +157,7 @@ def test_a_broken_part_is_found_by_its_checksum_and_brought_anew(ippd, ada, port
     assert sorted(path.name for path in tmp_path.glob("a.bin*")) == ["a.bin"]
 
 
-@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "..", ""])
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "..", "", ".bashrc", "-rf", "a\x1b[2Jb", "a\0b", "a\ud800", "a\u202eb"])
 def test_a_forged_name_never_leaves_the_folder(ippd, tmp_path, name):
     with pytest.raises(Invalid):
         Client(ippd.url).get(1, name, tmp_path)
@@ -173,7 +187,8 @@ def test_what_is_there_already_is_not_brought_again(ippd, ada, portal, tmp_path)
     before = (tmp_path / "a.bin").stat().st_ino
     assert ippd("get", id, "--to", tmp_path)[0] == 0 and (tmp_path / "a.bin").stat().st_ino == before
     (tmp_path / "a.bin").write_bytes(b"0123456780")
-    assert ippd("get", id, "--to", tmp_path)[0] == 0 and (tmp_path / "a.bin").read_bytes() == b"0123456789"
+    status, _, errors = ippd("get", id, "--to", tmp_path)
+    assert status == 1 and "is there already and is another file" in errors and (tmp_path / "a.bin").read_bytes() == b"0123456780"
     assert sorted(path.name for path in tmp_path.glob("a.bin*")) == ["a.bin"]
 
 
@@ -185,7 +200,7 @@ def test_a_login_that_is_over_is_told_with_what_to_do(ippd, ada, portal):
 
 @pytest.mark.parametrize(("words", "sentence"), [
     (("--ca", "/no/such"), "/no/such: No such file or directory"), (("--ca", "/etc/passwd"), "/etc/passwd holds no certificate (PEM)"),
-    ((), "is not one to trust: self-signed certificate"),
+    ((), "is not one to trust: self-signed certificate (if its operator has given you the certificate: --ca FILE)"),
 ])
 def test_a_certificate_that_is_none_or_unknown_is_told_in_words(ippd, tmp_path, words, sentence):
     (tmp_path / "password").write_text(PASSWORD)

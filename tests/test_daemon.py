@@ -250,6 +250,14 @@ def test_term_finishes_what_is_under_way_and_a_second_one_changes_nothing(start,
     assert not os.path.exists(tmp_path / "socket")
 
 
+def test_a_clean_stop_leaves_no_number_in_the_lock(start, tmp_path):
+    daemon = start().ready()
+    locks = list(tmp_path.rglob("ippd.lock"))
+    assert [int(lock.read_text()) for lock in locks] == [daemon.pid]
+    daemon.process.terminate()
+    assert daemon.process.wait(60) == 0 and [lock.read_text() for lock in locks] == [""]
+
+
 def test_the_time_to_drain_has_an_end(start):
     daemon = start("server.drain_timeout=0.5", "server.processes=1").ready()
     upload = daemon.upload()

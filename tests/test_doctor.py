@@ -185,13 +185,14 @@ def test_where_the_daemon_not_this_command_has_unpacked_itself(core, settings, l
     assert look(settings(), "unpack folder")[0][0] == OK
 
 
-def test_files_of_another_account_and_secrets_that_are_open(core, settings, look):
+def test_files_of_another_account_and_secrets_that_are_open(core, settings, look, clock):
     folder = core.store.path.parent
     (folder / "secret").chmod(0o644)
     assert (WARN, f"{folder}/secret is open to other accounts (mode 644)") in look(settings(), "data folder")
     if os.geteuid() == 0:
         os.chown(folder / "ippd.sqlite", 65534, 65534)
         assert (FAIL, f"{folder}/ippd.sqlite belongs to another account than its folder") in look(settings(), "data folder")
+        assert f"chown -R root: {folder}" in [found["advice"] for found in examine(settings(), clock())]
 
 
 def test_a_certificate_without_names(core, settings, look, tmp_path):

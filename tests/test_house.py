@@ -29,7 +29,7 @@ ROWS = {
     "domain": {"core", "domain"},
     "ground": {
         "store", "blobs", "permissions", "fields", "schema", "settings", "setting_table", "setting_types", "ini",
-        "errors", "certificate", "logs", "wholefile", "releases", "host", "definitions", "validation", "command", "stop",
+        "errors", "certificate", "logs", "wholefile", "releases", "host", "definitions", "validation", "command", "stop", "partfile",
     },
 }
 FLAT = {"programs", "domain", "ground"}

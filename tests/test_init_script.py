@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,18 @@ def _names(cmdline, folder):
         return False
 
 
+def _says(cmdline, words):
+    with suppress(OSError):
+        return words in cmdline.read_bytes()
+    return False
+
+
+def _is_of(cmdline, folder):
+    with suppress(OSError):
+        return f"IPPD_CONFIG={folder}/".encode() in cmdline.with_name("environ").read_bytes()
+    return False
+
+
 def _group(stat):
     try:
         state, _, group = stat.read_text().rpartition(")")[2].split()[:3]
@@ -139,6 +152,7 @@ def test_a_daemon_that_dies_at_its_start_is_told_with_its_reason_and_not_waited_
         refused = host.script("start")
         assert refused.returncode == 1 and "is in use by another program" in refused.stdout, refused
     assert time.monotonic() - begin < 45, "START_TIMEOUT is a minute"
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if _says(path, b"\0ready\0--wait") and _is_of(path, host.folder)]
     assert "There is no user yet" not in refused.stdout
     assert host.script("status").returncode == 3
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 import program
+from ippd import releases
 
 ROOT = Path(__file__).resolve().parents[1]
-CHANGED = ("/etc", "/usr/local/bin")  # copied first
+CHANGED = ("/etc", "/usr/local/bin", "/usr/local/share")  # copied first
 HIDDEN = ("/var/lib", "/var/log")  # empty
 
 
@@ -83,7 +84,7 @@ echo "-- away"; $ippd uninstall
 echo "-- left"; ls /usr/local/bin/ippd /etc/init.d/ippd /etc/logrotate.d/ippd /var/lib/ippd/ippd.sqlite /etc/ippd/ippd.conf 2>/dev/null || :
 id -un ippd; ls /etc/rc2.d | grep ippd || :
 """)
-    assert all(line.endswith(": made") for line in part(lines, "first")[:11]), part(lines, "first")
+    assert all(line.endswith(": made") for line in part(lines, "first")[:-1]), part(lines, "first")
     assert part(lines, "account")[0] == "ippd" and "nologin" in part(lines, "account")[1]
     assert part(lines, "modes") == [
         "drwx------ ippd ippd /var/lib/ippd", "drwxr-x--- ippd ippd /var/log/ippd", "drwxr-xr-x root ippd /etc/ippd",
@@ -92,7 +93,7 @@ id -un ippd; ls /etc/rc2.d | grep ippd || :
         "-rw------- ippd ippd /var/lib/ippd/key.pem"]
     assert part(lines, "config") == [
         "/etc/ippd/ippd.conf: nothing is wrong", "PROGRAM=/usr/local/bin/ippd", next(line for line in lines if line[:1] == "S")]
-    assert all(line.endswith(": is as it should be") for line in part(lines, "second")[:11]), part(lines, "second")
+    assert all(line.endswith(": is as it should be") for line in part(lines, "second")[:-1]), part(lines, "second")
     third = part(lines, "third")
     assert [line for line in third if not line.endswith(": is as it should be")][:2] == [
         "folder /var/lib/ippd (700, ippd): put right", "file /usr/local/bin/ippd: replaced"]
@@ -128,13 +129,88 @@ def test_a_program_that_the_account_could_not_run_is_refused_before_anything_is_
 def test_a_command_of_root_before_the_first_start_makes_the_folder_for_the_account_that_will_serve(host):
     lines = host("""
 $ippd install >/dev/null; mkdir /var/lib/big; sed -i 's|^#directory = /var/lib/ippd|directory = /var/lib/big/ippd|' /etc/ippd/ippd.conf
+ippd user list 2>&1 || ls /var/lib/big; chown ippd:ippd /var/lib/big
 ippd user list >/dev/null; stat -c '%A %U %G %n' /var/lib/big/ippd /var/lib/big/ippd/ippd.sqlite
-rm -r /var/lib/big/ippd; mkdir /var/lib/big/ippd; chmod 755 /var/lib/big/ippd
+rm -r /var/lib/big/ippd; chown root:root /var/lib/big; mkdir /var/lib/big/ippd; chmod 755 /var/lib/big/ippd
 ippd user list 2>&1 || stat -c '%A %U' /var/lib/big/ippd; ls /var/lib/big/ippd
 """)
+    assert "the account ippd cannot make /var/lib/big/ippd: Permission denied" in lines.pop(0), "nor does root"
     assert lines[:2] == ["drwx------ ippd ippd /var/lib/big/ippd", "-rw------- ippd ippd /var/lib/big/ippd/ippd.sqlite"]
     assert "/var/lib/big/ippd belongs to root, and /etc/ippd/ippd.conf to another account" in lines[2]
     assert lines[3:] == ["drwxr-xr-x root"], "root does nothing in a folder that another account has named"
+
+
+def test_a_data_folder_that_root_made_by_a_command_is_given_to_the_account(host):
+    lines = host("""
+mkdir -p /etc/init.d /etc/bash_completion.d
+$ippd user add ada@example.org --password-file - <<<'correct horse battery' >/dev/null
+echo precious >/var/lib/precious; ln /var/lib/precious /var/lib/ippd/uploads/second-name
+ln -s /var/lib/precious /var/lib/ippd/uploads/link
+echo "-- refused"; $ippd install 2>&1 || echo refused
+rm /var/lib/ippd/uploads/second-name
+echo "-- dry"; $ippd install --dry-run | grep -e /var/lib -e database -e certificate
+echo "-- taken"; $ippd install | grep -e /var/lib -e database -e certificate
+echo "-- owners"; find /var/lib/ippd ! -user ippd; find /var/lib/ippd ! -group ippd; stat -c %U /var/lib/precious
+echo "-- made"; ls /var/lib/ippd
+echo "-- starts"; timeout 60 su -s /bin/sh ippd -c 'test -w /var/lib/ippd/uploads/incoming && cat /var/lib/ippd/secret' | wc -c
+echo "-- again"; $ippd install | grep -v "is as it should be"
+""")
+    refused = part(lines, "refused")
+    assert refused[-1] == "refused" and "/uploads/second-name: has another name elsewhere" in refused[-2], refused
+    assert part(lines, "dry") == ["folder /var/lib/ippd (700, ippd): is as it should be",
+                                  "what is in /var/lib/ippd (ippd): is as it should be",
+                                  "database and secrets: is as it should be", "certificate: would be made"]
+    assert part(lines, "taken")[2:] == ["database and secrets: is as it should be", "certificate: made"]
+    assert part(lines, "owners") == ["root"], "nothing is left, and no link was followed"
+    assert {"certificate.pem", "key.pem", "secret", "ippd.sqlite"} <= set(part(lines, "made"))
+    assert part(lines, "starts") == ["64"] and len(part(lines, "again")) == 1
+
+
+def test_looking_before_anything_was_made_makes_nothing(host):
+    lines = host("""
+for what in user group notifications; do $ippd $what list 2>&1 || echo refused; done; find /var/lib/ippd 2>&1 || :
+""")
+    said = "ippd: there is no database in /var/lib/ippd yet: ippd install or the first start makes it"
+    assert lines[:6] == [said, "refused"] * 3 and "No such file" in lines[6], lines
+
+
+RELEASE = """#!{python}
+import sys
+sys.path.insert(0, {root!r})
+import ippd
+ippd.VERSION = "9.0"
+from ippd.cli import main
+sys.exit(main())
+"""
+
+
+def test_root_tries_a_release_where_another_account_serves(host, tmp_path):
+    (tmp_path / "trial").write_text(RELEASE.format(python=sys.executable, root=str(ROOT)))
+    (tmp_path / "trial").chmod(0o755)
+    secret, public = releases.new_key()
+    (tmp_path / "trial.sig").write_text(releases.sign(tmp_path / "trial", "program", "9.0", secret))
+    lines = host(f"""
+$ippd install >/dev/null; stat -c '%a %U' /etc/ippd/ippd.conf
+IPPD_UPDATE_KEY={public} ippd update --check {tmp_path}/trial 2>&1 || echo refused
+find /var/lib/ippd ! -user ippd; find /var/lib/ippd -name '.trial*'
+""")
+    assert lines == ["600 ippd", "9.0 passed its trial"]
+
+
+def test_the_manual_and_the_completion_are_installed_and_taken_away(host):
+    lines = host("""
+mkdir -p /etc/init.d /etc/bash_completion.d; rm -rf /usr/local/share/man
+umask 077; $ippd install >/dev/null
+stat -c '%A %U %n' /usr/local/share/man/man8 /usr/local/share/man/man8/ippd.8 /etc/bash_completion.d/ippd
+head -n 1 /usr/local/share/man/man5/ippd.conf.5; bash -n /etc/bash_completion.d/ippd
+$ippd uninstall | grep -e man/ -e completion
+find /usr/local/share/man /etc/bash_completion.d -name 'ippd*'
+""")
+    assert lines[:3] == ["drwxr-xr-x root /usr/local/share/man/man8", "-rw-r--r-- root /usr/local/share/man/man8/ippd.8",
+                         "-rw-r--r-- root /etc/bash_completion.d/ippd"]
+    assert lines[3].startswith(".TH IPPD.CONF 5")
+    assert lines[4:] == [f"file {path}: removed" for path in ("/usr/local/share/man/man8/ippd.8", "/usr/local/share/man/man5/ippd.conf.5",
+                                                              "/etc/bash_completion.d/ippd")]
 
 
 def test_root_does_not_believe_a_key_that_the_daemon_may_have_chosen(host):

@@ -270,6 +270,36 @@ def test_the_definition_of_the_demo_is_in_the_form_of_the_portal():
     assert os.access(EXAMPLES / "apps" / backend["Executable"], os.X_OK)
 
 
+@pytest.mark.parametrize("executable", ["gone", "echo.json", "."])
+def test_a_program_that_cannot_be_run_is_named_without_its_folder(portal, ada, apps, job, executable):
+    """Bad input: no file, a file that is not executable, a folder."""
+    apps("echo", Executable=executable)
+    number = portal.core.experiments.submit(ada, echo())["id"]
+    assert job().returncode == 0
+    failed = portal.core.experiments.get(ada, number)
+    assert (failed["status"], failed["exit_code"], failed["message"]) == ("failed", 127, f"the program {executable} cannot be run")
+
+
+def test_the_script_of_the_readme_does_what_it_says(portal, ada, tmp_path, shell):
+    """With input files, without any, and with a program that fails."""
+    script = (EXAMPLES.parent / "README.md").read_text().partition("in ten lines\n\n```sh\n")[2].partition("```")[0]
+    assert len(script.splitlines()) == 10
+    (tmp_path / "script").write_text(script.replace("127.0.0.1:8080", f"127.0.0.1:{portal.local.port}"))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "my_analysis").write_text('#!/bin/sh\n[ ! -e "$1/bad" ] || exit 5\nls "$1"\n')
+    (tmp_path / "bin" / "my_analysis").chmod(0o755)
+    (tmp_path / "work").mkdir()
+    files = ([("a.nii", b"1"), ("b.nii", b"2")], [], [("bad", b"1")])
+    ids = [portal.core.experiments.submit(ada, echo(*more))["id"] for more in files]
+    given = os.environ | {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "TMPDIR": str(tmp_path / "work")}
+    done = subprocess.run([*SHELLS[shell], tmp_path / "script"], env=given, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    found = [portal.core.experiments.get(ada, id) for id in ids]
+    assert [(one["status"], one["exit_code"]) for one in found][1:] == [("completed", found[0]["exit_code"]), ("failed", 5)]
+    assert [result(portal.core, ada, id, "result.txt") for id in ids[:2]] == [b"a.nii\nb.nii\n", b""]
+    assert len(list((tmp_path / "work").iterdir())) == 1, "only the folder of what failed is left"
+
+
 def test_an_unknown_flag_is_not_taken_for_an_address():
     done = subprocess.run(["sh", EXAMPLES / "job.sh", "--help"], capture_output=True, text=True, timeout=10)
     assert done.returncode == 1 and "usage: job.sh [--once]" in done.stderr

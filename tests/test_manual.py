@@ -38,6 +38,21 @@ def test_every_command_with_its_arguments_is_in_the_manual(page):
             assert " ".join(argument.help.split()) in " ".join(shown.split()), (command.words, argument.flags)
 
 
+@pytest.mark.parametrize("usage", [
+    "ippd get ID [NAME]... [--to FOLDER]", "ippd submit APP [FIELD=VALUE]... [--name NAME]", "ippd relaunch ID [FIELD=VALUE]...",
+    "ippd worker --engine ENGINE [--once]", "ippd release sign FILE VERSION --key FILE [--kind KIND]", "ippd app check [FOLDER]",
+])  # fmt: skip
+def test_the_manual_puts_what_may_be_left_out_in_brackets(page, usage):
+    assert usage in as_text(page("ippd.8"))
+
+
+def test_signals_and_exit_statuses_are_in_the_manual(page):
+    shown = as_text(page("ippd.8"))
+    signals, statuses = shown.partition("\nSIGNALS\n")[2].split("\nEXIT STATUS\n")
+    assert [name for name in ("TERM, INT", "HUP", "USR1") if f"\n       {name}" in "\n" + signals] == ["TERM, INT", "HUP", "USR1"]
+    assert [line.split()[0] for line in statuses.partition("\nFILES\n")[0].splitlines() if line.strip()] == ["0", "1", "2", "3"]
+
+
 def test_every_setting_is_in_the_manual_with_its_default(page):
     shown = " ".join(as_text(page("ippd.conf.5")).split())
     for row in SETTINGS:

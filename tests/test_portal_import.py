@@ -7,7 +7,7 @@ import bcrypt
 import pytest
 
 from conftest import echo
-from ippd.errors import Invalid, Unauthorized
+from ippd.errors import Invalid, NoSpace, Unauthorized
 from ippd.permissions import ANONYMOUS, OPERATOR
 
 OLD = """
@@ -223,3 +223,78 @@ def test_the_old_data_is_left_as_it_is(core, portal):
     before = portal.database.read_bytes(), sorted(portal.uploads.rglob("*"))
     bring(core, portal)
     assert (portal.database.read_bytes(), sorted(portal.uploads.rglob("*"))) == before
+
+
+def loose(old):
+    """Make the ids of experiments anything, as in a table that somebody has altered."""
+    old.connection.executescript("""
+        CREATE TABLE altered (id, uid, label TEXT, host TEXT, status INTEGER, created TIMESTAMP);
+        INSERT INTO altered SELECT * FROM experiments; DROP TABLE experiments; ALTER TABLE altered RENAME TO experiments""")
+
+
+@pytest.mark.parametrize("id", ["{elsewhere}", "../../../elsewhere", "(((((", "a\0", "", None, 7.5, b"7", "7"])
+def test_an_experiment_whose_id_is_no_whole_number_is_left_out_and_said(core, portal, tmp_path, id):
+    """Among them: paths that lead out of the uploads, a broken pattern, a name no file can have."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/secret").write_text("not to be read")
+    loose(portal)
+    portal.add("experiments", id.format(elsewhere=tmp_path / "elsewhere") if isinstance(id, str) else id, 3, None, None, 0, "2020-01-01")
+    report = bring(core, portal)
+    assert ["its number or its user's is no whole number" in problem for problem in report.problems] == [True]
+    assert report.brought["experiments"] == 4 and report.brought["files"] == 4
+
+
+def test_an_experiment_whose_user_has_a_path_for_a_number_is_left_out_and_said(core, portal, tmp_path):
+    portal.connection.executescript("""
+        CREATE TABLE altered (id, email, password, token, token_created, approved);
+        INSERT INTO altered SELECT * FROM users; DROP TABLE users; ALTER TABLE altered RENAME TO users""")
+    loose(portal)
+    (tmp_path / "elsewhere/submitted/50").mkdir(parents=True)
+    (tmp_path / "elsewhere/submitted/50/secret").write_text("not to be read")
+    portal.add("users", "../elsewhere", "eve@example.org", None, None, None, 1)
+    portal.add("experiments", 50, "../elsewhere", None, None, 0, "2020-01-01")
+    report = bring(core, portal)
+    assert "experiment 50: left out: its number or its user's is no whole number" in report.problems
+    assert report.brought["files"] == 4
+
+
+@pytest.mark.parametrize("link", ["3", "3/submitted", "3/submitted/50", "3/completed/50"])
+def test_folders_of_the_uploads_that_are_links_are_not_followed(core, portal, tmp_path, link):
+    where = portal.uploads / link
+    elsewhere = tmp_path / "elsewhere"
+    if where.exists():
+        where.rename(elsewhere)
+    for folder in (elsewhere, elsewhere / "50", elsewhere / "submitted/50"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "secret").write_text("not to be read")
+    os.symlink(elsewhere, where)
+    portal.add("experiments", 50, 3, None, None, 0, "2020-01-01")
+    report = bring(core, portal)
+    assert any(problem.startswith("experiment 50: its folder ") and "links are not followed" in problem for problem in report.problems)
+    assert core.experiments.get(OPERATOR, 50)["inputs"] == core.experiments.get(OPERATOR, 50)["outputs"] == []
+
+
+def test_a_file_name_that_is_no_text_stops_nothing(core, portal):
+    """Bad input: a byte that is no UTF-8."""
+    portal.put(3, "submitted", 7, os.fsdecode(b"scan\xff.nii"), b"x")
+    assert bring(core, portal).brought["experiments"] == 4
+
+
+@pytest.mark.parametrize("id", [2**63 - 1, 10**15 + 1])
+def test_ids_after_which_no_other_could_be_given_out_are_not_kept(core, portal, id):
+    portal.add("users", id, "carol@example.org", None, None, None, 1)
+    portal.add("experiments", id, 3, None, None, 3, "2020-01-01")
+    report = bring(core, portal)
+    assert f"user {id}: carol@example.org: its number is too large: it is now 5" in report.problems
+    assert f"experiment {id}: its number is too large: it is now 12" in report.problems
+    ada = core.sessions.actor(core.sessions.log_in(ANONYMOUS, "ada@example.org", PASSWORD.decode()))
+    assert core.experiments.submit(ada, echo(("x", b"x")))["id"] == 13
+    core.users.add(OPERATOR, "dora@example.org", "long enough!")
+    assert core.users.find(OPERATOR, "dora@example.org")["id"] == 6
+
+
+def test_a_table_that_has_no_number_left_says_so_and_not_only_the_disk(core, portal):
+    """Bad input: a database that was brought over before large ids were refused."""
+    core.store.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('users', :last)", last=2**63 - 1)
+    with pytest.raises(NoSpace, match="no number left"):
+        core.users.add(OPERATOR, "dora@example.org", "long enough!")

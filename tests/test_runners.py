@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from ippd.runners import ENGINES, gridengine, local, slurm
+from ippd.runners import ENGINES, files, gridengine, local, slurm
 from ippd.runners.launcher import LAUNCHER
 from ippd.runners.tools import ENDED, LOST, OVERTIME, RUNNING, STOPPED, SUSPENDED, WAITING, EngineError, Job, call, environment, requests
 
@@ -19,7 +19,7 @@ XML = """<?xml version='1.0'?><job_info><queue_info>
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
 def test_each_engine_has_all_functions(engine):
     assert all(callable(getattr(engine, name)) for name in ("submit", "look", "cancel", "suspend", "resume", "clean", "books"))
-    assert engine.NAME in ENGINES and engine.GRACE > 0 and engine.LATE >= 0
+    assert isinstance(engine.PROGRAMS, tuple) and engine.NAME in ENGINES and engine.GRACE > 0 and engine.LATE >= 0
 
 
 @pytest.mark.parametrize(
@@ -152,26 +152,95 @@ def test_a_second_job_of_one_name_does_nothing(make_job):
     assert (job.folder / "work" / "times-run").read_text() == "ran\n"
 
 
-def test_a_cancelled_local_job_leaves_no_process_wherever_it_hid(make_job):
-    hidden = "setsid sh -c 'trap \"\" TERM; while :; do sleep 0.1; done' & echo $! ; wait"
-    job = make_job("/bin/sh", "-c", hidden)
+HIDDEN = "sh -c 'trap \"\" TERM; echo $$; while :; do sleep 0.1; done'"
+
+
+def alive(pid):
+    stat = local._stat(int(pid))
+    return bool(stat) and stat[0] not in "ZX"
+
+
+def end(job):
+    """Cancel a local job as the worker does, round after round."""
+
+    def gone():
+        local.cancel(job)
+        seen = local.look([job]).get(job.name)
+        return seen is None or seen.state == LOST
+
+    until(gone, 30)
+    local.clean(job)
+
+
+@pytest.mark.parametrize("how", ["setsid", "env -i setsid", "env -i setsid setsid -f", "(env -i setsid -f"])
+def test_a_cancelled_local_job_leaves_no_process_wherever_it_hid(make_job, how, monkeypatch):
+    """Bad input: programs that ignore SIGTERM, in sessions, environments and below parents of their own."""
+    if how.startswith("env") and not local.REAPS:
+        how = "setsid"
+    monkeypatch.setattr(local, "PATIENCE", 0.5)
+    more = ")" if how.startswith("(") else ""
+    job = make_job("/bin/sh", "-c", f"{how} {HIDDEN} {more} & sleep 100")
     local.submit(job)
     until(lambda: (job.folder / "stdout.txt").exists() and (job.folder / "stdout.txt").read_text())
-    assert local.look([job])[job.name].state == RUNNING
-    local.cancel(job)
-    os.utime(job.folder / "asked", (time.time() - 60,) * 2)
-    local.cancel(job)
-    until(lambda: local._all(job) == [])
-    until(lambda: local.look([job])[job.name].state == LOST)
+    hidden = (job.folder / "stdout.txt").read_text()
+    assert local.look([job])[job.name].state == RUNNING and alive(hidden)
+    end(job)
+    until(lambda: not alive(hidden) and local._all(job) == [])
 
 
-def test_what_an_ended_local_job_left_behind_is_killed(make_job):
-    job = make_job("/bin/sh", "-c", "setsid sleep 100 >/dev/null 2>&1 & exit 0")
+@pytest.mark.skipif(not local.REAPS, reason="this kernel is older than Linux 3.4")
+def test_what_an_ended_local_job_left_behind_is_gone_before_its_end_is_written(make_job):
+    """Bad input: a program that ends, and leaves one without a trace of its name."""
+    job = make_job("/bin/sh", "-c", f"env -i setsid {HIDDEN} >hidden & until [ -s hidden ]; do sleep 0.1; done; exit 3")
     local.submit(job)
-    until(lambda: (job.folder / "exit").exists())
-    assert local._all(job)
+    until(lambda: (job.folder / "exit").exists(), 30)
+    assert not alive((job.folder / "work" / "hidden").read_text()) and (job.folder / "exit").read_text() == "3\n"
+
+
+def test_what_a_killed_local_job_left_behind_is_killed(make_job):
+    job = make_job("/bin/sh", "-c", "setsid sleep 100 >/dev/null 2>&1 & sleep 100")
+    local.submit(job)
+    until(lambda: len(local._all(job)) > 2)
+    os.kill(local._process(job.folder), 9)
     local.clean(job)
     until(lambda: local._all(job) == [])
+
+
+@pytest.mark.parametrize("written", ["{pid} {start}", "-1 0", "abc 1", "99999999999999999999 1", "1 0", ""])
+def test_a_job_that_names_another_process_as_its_own_harms_none(make_job, written):
+    """Bad input: the worker itself, all processes, no number, init, nothing."""
+    job = make_job("true")
+    (job.folder / "pid").write_text(written.format(pid=os.getpid(), start=local._stat(os.getpid())[19]))
+    local.suspend(job)  # would stop this test
+    assert local._all(job) == [] and local._process(job.folder) is None
+
+
+def test_another_program_of_the_account_is_not_taken_for_the_job(make_job):
+    """Bad input: the number and the right start time of a process that was not started for the job."""
+    job = make_job("true")
+    with subprocess.Popen(["sleep", "100"], start_new_session=True) as other:
+        (job.folder / "pid").write_text(f"{other.pid} {local._stat(other.pid)[19]}")
+        local.clean(job)
+        assert other.poll() is None
+        other.kill()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/etc/passwd"), lambda path: path.write_bytes(b"")])
+def test_what_is_no_small_file_reads_as_nothing(tmp_path, make):
+    """Bad input: a pipe that nobody writes into, a folder, a link, an empty file."""
+    make(tmp_path / "exit")
+    assert files.text(tmp_path / "exit") == "" and files.size(tmp_path / "exit") == 0
+
+
+def test_of_a_large_file_only_the_beginning_is_read(tmp_path):
+    (tmp_path / "exit").write_bytes(b"7" * 100_000)
+    assert len(files.text(tmp_path / "exit")) == files.SMALL
+
+
+@pytest.mark.parametrize("words", ["nan", "inf", "-1", "1e300", "abc", "", "1 2"])
+def test_what_is_no_time_is_none(words):
+    """Bad input: numbers that no clock shows, and words."""
+    assert files.number(words) is None and files.number("12.5") == 12.5
 
 
 def test_a_local_job_is_suspended_and_resumed(make_job):

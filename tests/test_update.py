@@ -129,7 +129,7 @@ def test_an_update_loses_no_request_and_can_be_taken_back(host):
     assert host.version() == "2.0" and host.run("version").stdout == "ippd 2.0\n"
 
     done = host.run("update", "--back")
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stdout) == (0, "2.0 has been replaced by 1.0\n"), done.stderr
     assert host.version() == "1.0" and host.run("version").stdout == "ippd 1.0\n"
     assert host.process.poll() is None, "the process that the service manager knows is the same all the time"
 

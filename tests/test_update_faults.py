@@ -1,11 +1,17 @@
 """What may go wrong with an update: programs that hang, bad names, two at once, a key that somebody else chose; and the ways back."""
 
 import fcntl
+import hashlib
+import json
 import os
 import shutil
+import subprocess
 
 import pytest
 
+from ippd import releases
+from ippd.host import swap
+from serverkit import wait_for
 from test_update import Host, frontend
 
 HANGS = 'if sys.argv[1:] == ["serve"]: import time; time.sleep(1000)'
@@ -60,7 +66,7 @@ def test_the_program_before_it_can_put_itself_back(host):
     host.program.write_text("#!/bin/sh\nexit 139\n")  # damaged: it cannot be told to go back
     previous = host.program.with_name("ippd.previous")
     host.program, program = previous, host.program
-    assert host.run("update", "--back").returncode == 0
+    assert host.run("update", "--back").stdout == "a program that does not run has been replaced by 1.0\n"
     host.program = program
     assert host.run("version").stdout == "ippd 1.0\n"
 
@@ -109,7 +115,7 @@ def test_a_program_that_fails_without_a_word_is_told_with_its_status(host):
     assert host.run("update", "3.0").stderr.endswith("failed its trial (config --check): status 9\n")
 
 
-def test_root_does_not_believe_a_key_that_another_account_may_have_written(host):
+def test_root_does_not_believe_settings_that_another_account_may_have_written(host):
     if os.geteuid() != 0:
         pytest.skip("another account's file can be made by root only")
     host.release("2.0")
@@ -117,7 +123,7 @@ def test_root_does_not_believe_a_key_that_another_account_may_have_written(host)
     for mode in (0o620, 0o602):  # tests/test_install.py has one that belongs to another account
         config.chmod(mode)
         refused = host.run("update", "2.0")
-        assert refused.returncode == 1 and "root does not believe update.key" in refused.stderr, mode
+        assert refused.returncode == 1 and "root does not make it as" in refused.stderr and not (host.folder / "data").exists(), mode
     config.chmod(0o640)
     assert host.run("update", "2.0").returncode == 0
 
@@ -156,3 +162,70 @@ def test_a_folder_where_the_frontend_before_updates_would_go(host):
     refused = host.run("update", "--frontend", "6.0")
     assert refused.returncode == 1 and "is there already: move it away" in refused.stderr
     assert (link / "index.html").read_text() == "five"
+
+
+def test_a_release_that_is_older_than_what_is_in_its_place(host):
+    """An old one, signed long ago, with a number that as text would be the greater one."""
+    host.write(host.program, "1.10")
+    for version in ("1.9", "1.9.9", "0.99", "1.09"):
+        host.release(version)
+        refused = host.run("update", version)
+        assert refused.returncode == 1 and f"version {version} is older than 1.10" in refused.stderr, refused.stderr
+    assert host.run("version").stdout == "ippd 1.10\n"
+    assert host.run("update", "--check", "1.9").stdout == "1.9 passed its trial\n"
+    assert host.run("update", "--allow-older", "1.9").stdout == "1.10 has been replaced by 1.9\n"
+    assert host.run("update", "--back").returncode == 0 and host.run("version").stdout == "ippd 1.10\n"
+    for version in ("5.10", "5.9"):
+        frontend(host, version, {"index.html": version.encode()})
+    assert host.run("update", "--frontend", "5.10").returncode == 0
+    refused = host.run("update", "--frontend", "5.9")
+    assert refused.returncode == 1 and "version 5.9 is older than 5.10" in refused.stderr
+    assert host.run("update", "--frontend", "--allow-older", "5.9").stdout == "the frontend is now 5.9\n"
+
+
+def test_which_versions_are_older():
+    for version, other in (("1.9", "1.10"), ("1", "1.0.1"), ("2.9-9", "10"), ("01.2", "1.3"), ("1.0~rc1", "1.1")):
+        assert releases.older(version, other) and not releases.older(other, version), (version, other)
+    for version, other in (("1.0", "1"), ("1.0", "1.0.0"), ("a1b2", "9"), ("9", "a program that does not run"), ("", "1"),
+                           ("1.0-1", "1.0-2")):
+        assert not releases.older(version, other) and not releases.older(other, version), (version, other)
+
+
+def test_an_update_that_is_killed_while_a_broken_program_takes_over(host):
+    host.start()
+    before = host.program.read_bytes()
+    host.release("2.0")
+    assert host.run("update", "2.0").returncode == 0
+    good = host.program.read_bytes()
+    host.release("3.0", HANGS)
+    update = subprocess.Popen([host.program, "update", "3.0"], env=host.environ)
+    assert wait_for(lambda: host.run("version").stdout == "ippd 3.0\n", 60)
+    update.kill()
+    update.wait()
+    assert host.version() == "2.0", "the daemon goes on, over a program that does not start"
+    done = host.run("update", "--back")
+    assert (done.returncode, done.stdout) == (0, "3.0 has been replaced by 2.0\n"), done.stderr
+    assert host.program.read_bytes() == good and host.program.with_name("ippd.previous").read_bytes() == before
+    assert sorted(path.name for path in host.program.parent.iterdir()) == ["ippd", "ippd.previous"] and host.version() == "2.0"
+
+
+def test_updates_that_are_killed_at_each_step(tmp_path):
+    """Without a daemon, which says nothing then: what was there before is there again, wherever the update came to."""
+    for steps in range(4):
+        folder = tmp_path / str(steps)
+        folder.mkdir()
+        target, previous, older, spare = (folder / name for name in ("ippd", "ippd.previous", ".ippd.older", ".ippd.spare"))
+        for path, text in ((target, "two"), (previous, "one"), (folder / "new", "three")):
+            path.write_text(text)
+        os.link(previous, older)
+        os.link(target, spare)
+        said = {"version": "3", "size": 5, "sha256": hashlib.sha256(b"three").hexdigest(), "daemon": 0}
+        swap.marker(target).write_text(json.dumps(said))
+        for path, name in ((spare, previous), (folder / "new", target))[:steps]:
+            path.rename(name)
+        if steps == 3:  # and whoever mended it was killed as well
+            previous.rename(target)
+        assert "has been undone" in swap.mend(target, folder)
+        (folder / "new").unlink(missing_ok=True)
+        assert {path.name: path.read_text() for path in folder.iterdir()} == {"ippd": "two", "ippd.previous": "one"}, steps
+        assert swap.mend(target, folder) == ""

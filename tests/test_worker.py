@@ -1,5 +1,6 @@
 """The worker over each engine. Bad input: words that a shell would take for syntax, kill -9 at every point, an engine that goes away."""
 
+import json
 import os
 import subprocess
 import time
@@ -56,7 +57,27 @@ def test_failures_keep_their_exit_code_and_reason(rig):
     told = [(rig.get(id)["status"], rig.get(id)["exit_code"]) for id in ids]
     assert told == [("failed", 7), ("failed", 137), ("failed", 255), ("failed", 127), ("failed", 0)]
     assert rig.get(ids[0])["message"] == "it went wrong" and rig.get(ids[4])["message"] == "the app made no results"
+    assert rig.get(ids[3])["message"] == "the program program cannot be run: there is no such file"
+    assert rig.core.outputs.open(rig.ada, ids[3], "stderr").path.read_text() == rig.get(ids[3])["message"] + "\n"
     assert [rig.ran(id) for id in ids] == [1, 1, 1, 0, 1]
+
+
+@pytest.mark.parametrize("engine", ["local"], indirect=True)
+def test_where_a_program_lies_is_not_told_when_it_cannot_be_run(rig, tmp_path):
+    """Bad input: a file that is not executable, one whose interpreter is not there, a folder."""
+    (tmp_path / "apps" / "plain").write_text("#!/bin/sh\n")
+    (tmp_path / "apps" / "astray").write_text("#!/no/such/shell\n")
+    (tmp_path / "apps" / "astray").chmod(0o755)
+    (tmp_path / "apps" / "nest").mkdir()
+    for name in ("plain", "astray", "nest"):
+        (tmp_path / "apps" / f"{name}.json").write_text(json.dumps({"Executable": name}))
+    ids = {name: rig.submit(rig.ada, app=name) for name in ("plain", "astray", "nest")}
+    rig.until(rig.worker(worker__slots=3), lambda: all(rig.status(id)() for id in ids.values()))
+    for name, id in ids.items():
+        found = rig.get(id)
+        assert found["status"] == "failed" and found["exit_code"] in (126, 127)
+        assert name in found["message"] and str(tmp_path) not in found["message"], found["message"]
+    assert rig.get(ids["plain"])["message"] == "the program plain cannot be run: it may not be executed"
 
 
 def test_a_container_gets_the_program_as_words(rig):

@@ -1,14 +1,18 @@
 """The commands `ippd app ...` and `ippd worker`."""
 
+import os
 import signal
-import threading
+from logging import getLogger
 
 from ippd import logs
 from ippd.cli.call import Call
 from ippd.cli.show import as_json, table
 from ippd.domain.apps import App, Folder
 from ippd.errors import NotFound, SettingsError
+from ippd.stop import Stop
 from ippd.worker import make_worker, run
+
+log = getLogger("ippd.worker")
 
 
 def _folder(call: Call) -> Folder:
@@ -40,12 +44,25 @@ def _yes(half: object) -> str:
 
 
 def check(call: Call) -> int:
-    """Say what is wrong in the folder of definitions; exit status 1 when anything is."""
+    """Say what is wrong in the folder of definitions; exit status 1 when anything is left out, 3 when there are warnings only."""
     found = _folder(call)
     for problem in found.problems:
         print(f"{problem.file}: {problem.reason}")
-    print(f"{len(found.apps)} apps, {len(found.categories)} categories, {len(found.problems)} left out")
-    return int(bool(found.problems))
+    warnings = [warning for _, app in sorted(found.apps.items()) if (warning := _warning(app))]
+    for warning in warnings:
+        print(warning)
+    told = f", {len(warnings)} with a warning" if warnings else ""
+    print(f"{len(found.apps)} apps, {len(found.categories)} categories, {len(found.problems)} left out{told}")
+    return 1 if found.problems else 3 if warnings else 0
+
+
+def _warning(app: App) -> str:
+    """What is to be said of an app's program: no more than that, as another host may run it. That of a container is looked for inside."""
+    if app.backend is None or app.backend.container:
+        return ""
+    path = app.backend.executable
+    why = "is no file" if not os.path.isfile(path) else "may not be executed" if not os.access(path, os.X_OK) else ""
+    return f"{', '.join(app.files)}: warning: {app.key}: {path} {why} on this host" if why else ""
 
 
 def show(call: Call) -> None:
@@ -58,11 +75,15 @@ def show(call: Call) -> None:
 
 def worker(call: Call) -> None:
     """Run a worker until it is told to stop; its jobs run on, and it finds them again when it is started anew."""
-    settings, stop = call.settings, threading.Event()
-    logs.start(settings)
-    made = make_worker(settings, call.arguments.engine)
+    settings, stop = call.settings, Stop()
+    # Always on standard error. The files are the daemon's: made by the worker's account they would keep the daemon from its start.
+    logs.start({**settings, "log.file": "", "log.access": "none"})
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    for number in (signal.SIGHUP, signal.SIGUSR1):  # a worker has no files to open anew; not SIG_IGN, which its jobs would inherit
+        signal.signal(number, lambda *_: None)
+    made = make_worker(settings, call.arguments.engine)
+    log.info("the engine is %s, the folder %s, the daemon %s", call.arguments.engine, settings["worker.folder"], settings["worker.url"])
     if call.arguments.once:
         made.step()
         made.close()

@@ -7,10 +7,12 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import NamedTuple
 
 from ippd.core import Core, open_core
-from ippd.errors import SettingsError
+from ippd.errors import NotFound, SettingsError
+from ippd.host.account import Account, become, take_groups
+from ippd.host.account import name as account_name
+from ippd.logs import visible
 from ippd.settings import Settings, load, warnings
 
 Run = Callable[["Call"], int | None]
@@ -46,6 +48,14 @@ class Call:
         become_owner(self.settings)
         return open_core(self.settings)
 
+    def look(self) -> Core:
+        """`core` for a command that only reads. Raises NotFound when root would make the database, as root's, before there are settings."""
+        folder = self.settings["data.directory"]
+        nothing = not os.path.lexists(folder) or (os.path.isdir(folder) and not os.path.exists(os.path.join(folder, "ippd.sqlite")))
+        if os.geteuid() == 0 and not self.settings.file and nothing:
+            raise NotFound(f"there is no database in {folder} yet: ippd install or the first start makes it")
+        return self.core
+
     def tracing(self) -> bool:
         """Whether log.level is debug, as far as the settings could be read."""
         with suppress(SettingsError):
@@ -60,24 +70,15 @@ class Call:
 
 def warn(sentence: str) -> None:
     """Tell something that does not stop the command."""
-    print(f"ippd: {sentence}", file=sys.stderr)
-
-
-class Account(NamedTuple):
-    """Numbers of an account and its group."""
-
-    uid: int
-    gid: int
+    print(f"ippd: {visible(sentence)}", file=sys.stderr)
 
 
 def become_owner(settings: Settings, make: bool = True) -> None:
     """When root calls, go on as the account that serves: the daemon must be able to use each file. `make`: its data folder, if missing."""
-    account = _serving_account(settings)
+    account = _serving_account(settings, make)
     if account:
-        _make(settings["data.directory"], account) if make else None
-        _take_groups(account)
-        os.setgid(account.gid)
-        os.setuid(account.uid)
+        become(account)
+        _make(settings["data.directory"]) if make else None
 
 
 @contextmanager
@@ -85,11 +86,12 @@ def as_owner(settings: Settings) -> Iterator[None]:
     """Like `become_owner`, and root again at the end of the block."""
     account, groups = _serving_account(settings), os.getgroups()
     if account:
-        _make(settings["data.directory"], account)
-        _take_groups(account)
+        take_groups(account)
         os.setegid(account.gid)
         os.seteuid(account.uid)
     try:
+        if account:
+            _make(settings["data.directory"])
         yield
     finally:
         if account:
@@ -98,7 +100,7 @@ def as_owner(settings: Settings) -> Iterator[None]:
             os.setgroups(groups)
 
 
-def _serving_account(settings: Settings) -> Account | None:
+def _serving_account(settings: Settings, make: bool = True) -> Account | None:
     """The account that serves, when root calls and it is another one: who owns the data folder; before there is one, the settings file.
 
     Raises SettingsError when the file is another account's and names a folder of root's: what root does must not be for others to say.
@@ -106,6 +108,10 @@ def _serving_account(settings: Settings) -> Account | None:
     if os.geteuid():
         return None
     folder, file = _owner(settings["data.directory"]), _owner(settings.file)
+    if make and not (folder and folder.uid) and file and not file.uid and os.stat(settings.file).st_mode & 0o022:
+        raise SettingsError(
+            f"data.directory: root does not make it as {settings.file} says, which other accounts may change: chmod 640 {settings.file}"
+        )
     if folder is None and file and file.uid:
         with suppress(KeyError):
             return Account(file.uid, pwd.getpwuid(file.uid).pw_gid)
@@ -126,14 +132,12 @@ def _owner(path: str) -> Account | None:
     return Account(found.st_uid, found.st_gid)
 
 
-def _make(folder: str, account: Account) -> None:
-    if not os.path.isdir(folder):
-        os.makedirs(folder, 0o700)
-        os.chown(folder, *account)
-
-
-def _take_groups(account: Account) -> None:
+def _make(folder: str) -> None:
+    """Make the data folder as the account that it is for, never as root: the account may have written its path."""
     try:
-        os.initgroups(pwd.getpwuid(account.uid).pw_name, account.gid)
-    except KeyError:  # an account without a name, as in a container
-        os.setgroups([account.gid])
+        os.makedirs(folder, 0o700, exist_ok=True)
+    except OSError as error:
+        name = account_name()
+        raise SettingsError(
+            f"data.directory: {name} cannot make {error.filename}: {error.strerror}. Let root make it, and give it to {name}"
+        ) from error

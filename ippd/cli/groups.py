@@ -18,7 +18,7 @@ def create(call: Call) -> None:
 
 def show(call: Call) -> None:
     """List the groups."""
-    groups = call.core.groups.list(OPERATOR)
+    groups = call.look().groups.list(OPERATOR)
     if call.arguments.json:
         as_json(groups)
         return

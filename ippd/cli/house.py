@@ -32,7 +32,7 @@ def _job(call: Call, name: str) -> str:
 
 def notifications(call: Call) -> None:
     """List the outbox."""
-    rows = call.core.notifications.list(OPERATOR, call.arguments.status)
+    rows = call.look().notifications.list(OPERATOR, call.arguments.status)
     for row in rows:
         row |= {name: moment(row[name]) for name in TIMES}
     if call.arguments.json:

@@ -6,10 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from ippd import host
+from ippd.certificate import pair
 from ippd.cli.call import Call, as_owner
 from ippd.cli.service import prepare
 from ippd.core import open_core
@@ -25,17 +27,20 @@ PREVIOUS = Path("/usr/local/bin/ippd.previous")
 DATA, LOGS, CONFIG = Path("/var/lib/ippd"), Path("/var/log/ippd"), Path(DEFAULT_FILE)
 UNIT, INIT = Path("/etc/systemd/system/ippd.service"), Path("/etc/init.d/ippd")
 WANTED = Path("/etc/systemd/system/multi-user.target.wants/ippd.service")
+MANUAL = Path("/usr/local/share/man/man8/ippd.8"), Path("/usr/local/share/man/man5/ippd.conf.5")
+COMPLETION = Path("/etc/bash_completion.d/ippd")
 SYSCONFIG, LOGROTATE = Path("/etc/sysconfig/ippd"), Path("/etc/logrotate.d/ippd")
 RELOAD = ("systemctl", "daemon-reload")
 NOBODY = 65534
 NOT_RUNNING = 3  # what an init script answers to `status` (Linux Standard Base)
 
 
-def install(call: Call) -> None:
-    """Put everything in its place that is not there yet."""
+def install(call: Call, page: Callable[[str], str]) -> None:
+    """Put everything in its place that is not there yet; `page` makes one of the manual, or the completion."""
     dry = call.arguments.dry_run
     _refuse(dry)
-    changed = [step.take(dry) for step in _steps()]
+    os.umask(0o022)  # folders that are made on the way to a manual page are for everybody
+    changed = [step.take(dry) for step in _steps(page)]
     if dry:
         return
     start = "systemctl {} ippd" if _systemd() else f"{INIT} {{}}"
@@ -57,7 +62,7 @@ def uninstall(call: Call) -> None:
         found += [Step("the daemon", _init_says_no, lambda: steps.run(str(INIT), "stop"), "stopped", "does not run")]
         if _unlink():
             found += [replace(steps.command("start at boot", lambda: not _has_links(), *_unlink()), verb="removed", already="is not there")]
-    found += [steps.removed(path) for path in (WANTED, UNIT, INIT, LOGROTATE, PREVIOUS) if os.path.lexists(path)]
+    found += [steps.removed(path) for path in (WANTED, UNIT, INIT, LOGROTATE, *MANUAL, COMPLETION, PREVIOUS) if os.path.lexists(path)]
     found.append(steps.removed(PROGRAM))
     if _lives():
         found = [steps.followed(step, *RELOAD) if step.what.endswith(str(UNIT)) else step for step in found]
@@ -76,7 +81,7 @@ def _refuse(dry: bool) -> None:
         raise Forbidden("only root can do this (--dry-run shows to everybody what would be done)")
 
 
-def _steps() -> list[Step]:
+def _steps(page: Callable[[str], str]) -> list[Step]:
     _check_program()
     settings = sample().replace("#file =", f"file = {LOGS}/ippd.log").replace("#access =", f"access = {LOGS}/access.log")
     found = [
@@ -86,8 +91,14 @@ def _steps() -> list[Step]:
         steps.folder(CONFIG.parent, 0o755, "root", ACCOUNT),  # a worker of another account has its settings there, too
         steps.file(PROGRAM, program_path().read_bytes(), 0o755),
         steps.file(CONFIG, settings.encode(), 0o600, ACCOUNT, keep=True),
-        Step("database, secrets and certificate", lambda: (Path(_settings()["data.directory"]) / "ippd.sqlite").exists(), _first_start),
+        Step("database and secrets", lambda: _are_there("ippd.sqlite", "secret"), lambda: _first_start(certificate=False)),
+        Step("certificate", _certified, lambda: _first_start(certificate=True)),
     ]
+    if os.path.isdir(DATA):
+        found.insert(2, steps.inside(DATA))  # behind the folder itself
+    found += [steps.file(path, page(path.name).encode(), 0o644) for path in MANUAL]
+    if COMPLETION.parent.is_dir():
+        found.append(steps.file(COMPLETION, page("completion").encode(), 0o644))
     if LOGROTATE.parent.is_dir():
         found.append(steps.file(LOGROTATE, host.text("ippd.logrotate").encode(), 0o644))
     if _systemd():
@@ -123,13 +134,24 @@ def _settings() -> Settings:
     return load(str(CONFIG) if CONFIG.exists() else "")
 
 
-def _first_start() -> None:
+def _are_there(*names: str) -> bool:
+    return all(os.path.exists(os.path.join(_settings()["data.directory"], name)) for name in names)
+
+
+def _certified() -> bool:
+    """Whether the public listener has a certificate, or needs none of ours."""
+    settings = _settings()
+    return not settings["public.listen"] or bool(settings["public.certificate"]) or all(map(os.path.exists, pair(settings)))
+
+
+def _first_start(certificate: bool) -> None:
     """What the daemon would make when it starts for the first time, as its account."""
     settings = _settings()
     with as_owner(settings):
         core = open_core(settings)
         try:
-            prepare(core, settings)
+            if certificate:
+                prepare(core, settings)
         finally:
             core.close()
 

@@ -7,10 +7,12 @@ from ippd import VERSION
 from ippd.cli.rows import Argument, Command
 from ippd.settings import DEFAULT_FILE, SETTINGS, Setting
 
-EXIT = (("0", "All is well."), ("1", "It did not work; one sentence on standard error says why."), ("2", "Wrong usage."))
+EXIT = (("0", "All is well."), ("1", "It did not work; one sentence on standard error says why."), ("2", "Wrong usage."),
+        ("3", "From ippd doctor and ippd app check: there are warnings, and nothing worse."))  # fmt: skip
 SIGNALS = (
     ("TERM, INT", "Stop: no new connections, running requests have server.drain_timeout to end."),
     ("HUP", "Read the settings again (those marked as live), load the certificate anew, open the log files anew."),
+    ("USR1", "Open the log files anew, after they were moved away."),
 )
 CONF_HEAD = (
     "The file has sections in square brackets, lines of the form name = value, and comments on lines of their own that begin with "
@@ -103,10 +105,11 @@ def _command(command: Command) -> list[str]:
 def _usage(argument: Argument) -> str:
     name = argument.options.get("metavar") or argument.flags[-1].lstrip("-").upper()
     if argument.flags[0][0] != "-":
-        optional = argument.options.get("nargs") == "?"
-        return rf"[\fI{_escape(name)}\fR]" if optional else rf"\fI{_escape(name)}\fR"
+        shape = {"?": r"[\fI%s\fR]", "*": r"[\fI%s\fR]...", "+": r"\fI%s\fR..."}.get(argument.options.get("nargs", ""), r"\fI%s\fR")
+        return shape % _escape(name)
     value = "" if argument.options.get("action") == "store_true" else rf" \fI{_escape(name)}\fR"
-    return rf"[\fB{_escape(argument.flags[-1])}\fR{value}]"
+    flag = rf"\fB{_escape(argument.flags[-1])}\fR{value}"
+    return flag if argument.options.get("required") else f"[{flag}]"
 
 
 def _setting(row: Setting) -> list[str]:

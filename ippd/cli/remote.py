@@ -1,7 +1,10 @@
 """The commands of a portal's users: `ippd submit`, `ippd list`, `ippd log -f`, ... They need no settings and no data folder."""
 
+import codecs
 import getpass
+import re
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,10 @@ from ippd.cli.passwords import new_password
 from ippd.cli.show import as_json, moment, table
 from ippd.client import Client
 from ippd.errors import Invalid
+from ippd.logs import visible
 
 BAR = 30  # characters
+ENDS = {"completed": "is completed", "failed": "has failed", "cancelled": "was cancelled"}
 
 
 def _client(call: Call) -> Client:
@@ -96,7 +101,7 @@ def show(call: Call) -> None:
 
 def _used(usage: dict[str, Any]) -> dict[str, str]:
     """What a run has used, in words."""
-    shown = {"engine": str, "job": str, "node": str, "started_at": _moment, "ended_at": _moment,
+    shown: dict[str, Callable[[Any], str]] = {"engine": str, "job": str, "node": str, "started_at": _moment, "ended_at": _moment,
              "cpu_seconds": lambda seconds: f"{seconds:.1f} s", "peak_bytes": lambda size: f"{size / 2**20:.0f} MB"}  # fmt: skip
     words = {"started_at": "started", "ended_at": "ended", "cpu_seconds": "processor time", "peak_bytes": "peak memory"}
     return {words.get(name, name): show(usage[name]) for name, show in shown.items() if usage.get(name) is not None}
@@ -113,29 +118,50 @@ def _text(value: Any) -> str:
 
 
 def log(call: Call) -> None:
-    """Print what an experiment prints."""
+    """Print what an experiment prints; at a terminal without what would be a command to it."""
     stream = "stderr" if call.arguments.stderr else "stdout"
-    for piece in _client(call).log(call.arguments.id, stream, call.arguments.follow):
+    pieces = _client(call).log(call.arguments.id, stream, call.arguments.follow)
+    if sys.stdout.isatty():
+        for text in _harmless(pieces):
+            print(text, end="", flush=True)
+        return
+    for piece in pieces:
         sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
+
+
+def _harmless(pieces: Iterable[bytes]) -> Iterator[str]:
+    """The text of the bytes; what is neither printable nor a line break or tab becomes visible."""
+    decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+    for piece in pieces:
+        yield _plain(decoder.decode(piece))
+    yield _plain(decoder.decode(b"", final=True))
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^\n\t]+", lambda found: visible(found.group()), text)
 
 
 def get(call: Call) -> None:
     """Bring the results of an experiment."""
     portal, folder = _client(call), Path(call.arguments.to)
-    names = call.arguments.names or portal.show(call.arguments.id)["outputs"]
+    names = call.arguments.names
     if not names:
-        raise Invalid(f"experiment {call.arguments.id} has no results (yet)")
+        status, names = portal.outputs(call.arguments.id)
+        if not names:
+            why = f"{ENDS[status]} and has no results" if status in ENDS else f"is {status} and has no results yet"
+            raise Invalid(f"experiment {call.arguments.id} {why}")
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        print(portal.get(call.arguments.id, name, folder, _bar(name)))
+        path = str(portal.get(call.arguments.id, name, folder, _bar(name)))
+        print(visible(path) if sys.stdout.isatty() else path)
 
 
 def cancel(call: Call) -> int:
     """Cancel an experiment, and say what that did; the exit status is 1 while its job may still run."""
     answer = _client(call).cancel(call.arguments.id, 30)
     ends = {True: "nothing of it runs any more", False: "its job has not been seen to end yet", None: "its job script finds out by itself"}
-    print(f"experiment {call.arguments.id} was {answer['was']} and is cancelled: {ends[answer['gone']]}")
+    print(f"experiment {call.arguments.id} was {visible(answer['was'])} and is cancelled: {ends[answer['gone']]}")
     return int(answer["gone"] is False)
 
 
@@ -150,7 +176,7 @@ def resume(call: Call) -> None:
 
 
 def _asked(call: Call, word: str, wanted: str) -> None:
-    status, id = _client(call).act(call.arguments.id, word)["status"], call.arguments.id
+    status, id = visible(_client(call).act(call.arguments.id, word)), call.arguments.id
     later = "" if status in (wanted, "submitted") else f"; its worker was asked to change that, and ippd show {id} tells what came of it"
     print(f"experiment {id} is {status}{later}")
 
@@ -160,7 +186,7 @@ def relaunch(call: Call) -> None:
     fields, files = parse_fields(call.arguments.fields)
     if files:
         raise Invalid("the files of an experiment stay as they were: submit a new one for others")
-    print(_client(call).act(call.arguments.id, "relaunch", **dict(fields))["id"])
+    print(_client(call).relaunch(call.arguments.id, dict(fields)))
 
 
 def _bar(what: str) -> Any:

@@ -49,6 +49,11 @@ def _manual(call: Call) -> None:
     print(manual.page(call.arguments.page, COMMANDS, GLOBAL), end="")
 
 
+def _install(call: Call) -> None:
+    """Install the program with its manual."""
+    install.install(call, lambda name: manual.page(name, COMMANDS, GLOBAL))
+
+
 COMMANDS: tuple[Command, ...] = (
     Command("serve", "Run the daemon in the foreground, until SIGTERM.", service.serve),
     Command("config", "Print each setting with where it came from.", config.show, (
@@ -77,7 +82,7 @@ COMMANDS: tuple[Command, ...] = (
         argument("value", metavar="VALUE", help="A number, a size (5GB) for bytes, or none to take it away."),
     )),
     Command("app list", "List the apps of apps.directory.", apps.show_list, (JSON,)),
-    Command("app check", "Say which definitions are left out, and why; exit status 0 when none is.", apps.check, (
+    Command("app check", "Say what is wrong with definitions; exit status 0: nothing, 3: warnings, 1: some are left out.", apps.check, (
         argument("folder", metavar="FOLDER", nargs="?", help="The folder to read instead of apps.directory."),
     )),
     Command("app show", "Print a definition as it was understood.", apps.show, (
@@ -141,6 +146,7 @@ COMMANDS: tuple[Command, ...] = (
         argument("release", metavar="RELEASE", nargs="?", help="A file with FILE.sig beside it, or a version in update.directory."),
         argument("--check", action="store_true", help="Only try it: with the real settings, over a copy of the database."),
         argument("--back", action="store_true", help="Put the program before this one in its place again; with --frontend, the frontend."),
+        argument("--allow-older", action="store_true", help="Take a release that is older than what is in its place."),
         argument("--frontend", action="store_true", help="RELEASE is an archive of frontend files, for public.frontend."),
     )),
     Command("release key", "Make a key that releases are signed with, and print the public half for update.key.", update.key, (
@@ -155,7 +161,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("doctor", "Look for what is wrong here, and say what to do; exit status 0: all is well, 3: warnings, 1: something failed.",
             doctor.doctor, (JSON, argument("--mail", metavar="EMAIL", help="Send a test message there as well."))),
     Command("install", "Put this program in its place on a host: account, folders, settings, certificate, and what starts it.",
-            install.install, (DRY_RUN,)),
+            _install, (DRY_RUN,)),
     Command("uninstall", "Stop the daemon and take program and what starts it away; data and settings stay.",
             install.uninstall, (DRY_RUN,)),
     Command("ready", "Ask the daemon whether it can do its work; exit status 0 when it can.", service.ready, (

@@ -18,16 +18,17 @@ def update(call: Call) -> None:
     if arguments.back and arguments.check:
         raise Invalid("--back does not go with --check")
     release = os.path.abspath(arguments.release) if os.path.isfile(arguments.release or "") else arguments.release
+    how = arguments.check, arguments.allow_older
     with as_owner(call.settings):
         updates = call.core.updates  # the database is opened as its owner; the program belongs to whoever calls
     if arguments.frontend:
-        version = updates.frontend_back(OPERATOR) if arguments.back else updates.frontend(OPERATOR, release, arguments.check)
+        version = updates.frontend_back(OPERATOR) if arguments.back else updates.frontend(OPERATOR, release, *how)
         print(f"{version} is a frontend" if arguments.check else f"the frontend is now {version}")
     elif arguments.back:
-        updates.back(OPERATOR)
-        print("the program before this one is in its place again")
+        before, now = updates.back(OPERATOR)
+        print(f"{before} has been replaced by {now}")
     else:
-        version = updates.program(OPERATOR, release, arguments.check)
+        version = updates.program(OPERATOR, release, *how)
         print(f"{version} passed its trial" if arguments.check else f"{VERSION} has been replaced by {version}")
 
 

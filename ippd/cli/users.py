@@ -17,7 +17,7 @@ def add(call: Call) -> None:
 
 def show(call: Call) -> None:
     """List the accounts."""
-    users = call.core.users.list(OPERATOR, call.arguments.status)
+    users = call.look().users.list(OPERATOR, call.arguments.status)
     for user in users:
         user["created_at"] = moment(user["created_at"])
     if call.arguments.json:

@@ -1,6 +1,7 @@
 """Checks of the data: folders, database, files, experiments, backups."""
 
 import os
+import pwd
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -48,9 +49,16 @@ def _inside(folder: Path, owner: int) -> Iterator[Finding]:
     for entry in os.scandir(folder):
         found = entry.stat(follow_symlinks=False)
         if found.st_uid != owner:
-            yield FAIL, f"{entry.path} belongs to another account than its folder", f"chown -R --reference={folder} {folder}"
+            yield FAIL, f"{entry.path} belongs to another account than its folder", f"chown -R {_name(owner)}: {folder}"
         if entry.name in PRIVATE and found.st_mode & 0o077:
             yield WARN, f"{entry.path} is open to other accounts (mode {found.st_mode & 0o777:o})", f"chmod 600 {entry.path}"
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def database(patient: Patient) -> Iterator[Finding]:

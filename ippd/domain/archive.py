@@ -13,13 +13,15 @@ from typing import IO, Any, BinaryIO
 from ippd.errors import Invalid
 
 Progress = Callable[[int], None]  # called with the number of bytes since the last call
-Target = Callable[[str], BinaryIO]  # where the bytes of a member go
+Target = Callable[[str, int], BinaryIO]  # name and number of bytes of a member -> where they go
 Facts = dict[str, Any]  # what backup.json says
 
 FACTS, DATABASE, SUMS = "backup.json", "ippd.sqlite", "SHA256SUMS"
 SECRETS = ("secret", "certificate.pem", "key.pem")
 MEMBER = re.compile(r"uploads/[0-9]{1,19}/[0-9a-zA-Z]{1,64}")
 FORMAT = 1
+MOST_BYTES = 1 << 62
+LAST_TIME = 253402300799  # the end of the year 9999: no later time can be shown
 CHUNK = 1 << 20
 STEADY = 32 << 20  # bytes after which what was written is flushed, so that others on the disk never wait for much
 
@@ -88,19 +90,22 @@ class Writer:
 
 
 def read(file: BinaryIO, begin: Callable[[Facts], None], target: Target, progress: Progress, found: IO[bytes]) -> Facts:
-    """Read a backup from its beginning, write each member to `target(name)`, compare all with the list at the end.
+    """Read a backup from its beginning, write each member to `target(name, bytes)`, compare all with the list at the end.
 
     `begin` gets the facts before the first member; they are returned as well. `found`, an empty file, is filled with lines
     `sha256  name`. Raises Invalid for a file that is no backup, that is not whole, or that differs from its list.
     """
     facts: Facts = {}
+    order = _Order()
     try:
         with tarfile.open(fileobj=file, mode="r|") as tar:
             while info := tar.next():
                 tar.members = []  # type: ignore[attr-defined]
-                source = tar.extractfile(info) if info.isreg() else None
+                # The holes of a sparse member would be written out: a small file that fills any disk.
+                source = tar.extractfile(info) if info.isreg() and not info.issparse() and info.size >= 0 else None
                 if source is None or not (info.name in (FACTS, DATABASE, SUMS, *SECRETS) or MEMBER.fullmatch(info.name)):
                     raise Invalid("this is no backup of ippd")
+                order.check(info.name)
                 if not facts:
                     facts, digest = _facts(info.name, source)
                     found.write(f"{digest}  {FACTS}\n".encode())
@@ -109,21 +114,44 @@ def read(file: BinaryIO, begin: Callable[[Facts], None], target: Target, progres
                     _compare(found, source)
                     return facts
                 else:
-                    found.write(f"{_copy(source, target(info.name), progress)}  {info.name}\n".encode())
-    except (tarfile.TarError, EOFError) as error:
+                    found.write(f"{_copy(source, target(info.name, info.size), progress)}  {info.name}\n".encode())
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:  # the last two: numbers in a header that are none
         raise Invalid(f"this is no backup of ippd, or it is not whole: {error}") from error
     raise Invalid("this backup is not whole: its end is missing")
+
+
+class _Order:
+    """The names of members as they come: files in the order of their paths, so that none is there twice and no list is held."""
+
+    def __init__(self) -> None:
+        self._others = set[str]()
+        self._last = ""
+
+    def check(self, name: str) -> None:
+        """Raise Invalid for a name that was there already."""
+        if name in self._others or (name.startswith("uploads/") and name <= self._last):
+            raise Invalid(f"this is no backup of ippd: {name} is there twice, or not in its place")
+        if name.startswith("uploads/"):
+            self._last = name
+        else:
+            self._others.add(name)
 
 
 def _facts(name: str, source: IO[bytes]) -> tuple[Facts, str]:
     data = source.read(CHUNK)
     try:
         facts = json.loads(data) if name == FACTS else None
-    except ValueError:
+    except (ValueError, RecursionError):
         facts = None
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT or not _usable(facts):
         raise Invalid("this is no backup of ippd that this version can read")
     return facts, hashlib.sha256(data).hexdigest()
+
+
+def _usable(facts: Facts) -> bool:
+    """Whether the facts have the numbers that are counted on and shown later."""
+    counts = all(type(facts.get(key)) is int and 0 <= facts[key] <= MOST_BYTES for key in ("bytes", "files"))
+    return counts and type(facts.get("created_at")) in (int, float) and 0 <= facts["created_at"] <= LAST_TIME
 
 
 def _copy(source: IO[bytes], target: BinaryIO, progress: Progress) -> str:

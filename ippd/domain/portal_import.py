@@ -6,7 +6,7 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,8 @@ STATES = {0: "submitted", 1: "queued", 2: "completed", 3: "failed"}
 FACTS = {"app": "app", "experimentName": "name", "experimentDescription": "description"}
 BCRYPT = re.compile(r"\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}")
 NO_PASSWORD = "!"  # matches nothing
+LARGEST_ID = 10**15  # larger ones are not kept: after the largest of all, no table could give out another
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 CHUNK = 1 << 20
 
 
@@ -65,7 +67,7 @@ class Imports:
                     continue
                 try:
                     _Experiment(self._core, tables, uploads, row, report).bring(users[row["uid"]])
-                except (OSError, Invalid) as error:
+                except (OSError, ValueError, Invalid) as error:  # ValueError: a file name that is no text
                     report.problems.append(f"experiment {row['id']}: left out: {error}")
                 progress("experiment")
         return report
@@ -104,12 +106,15 @@ class Imports:
         approved = str(row["approved"]) in ("1", "True", "true")
         facts = {"uuid": _uuid("user", email), "email": email, "password": password, "settings": json.dumps(settings, ensure_ascii=False)}
         with self._store.write() as store:
-            return store.insert("users", **self.kept("users", row["id"]), **facts, status="approved" if approved else "pending",
-                                created_at=now, decided_at=now if approved else None)
+            id = store.insert("users", **self.kept("users", row["id"]), **facts, status="approved" if approved else "pending",
+                              created_at=now, decided_at=now if approved else None)
+        if too_large(row["id"]):
+            report.problems.append(f"user {row['id']}: {email}: its number is too large: it is now {id}")
+        return id
 
     def kept(self, table: str, id: Any) -> Row:
         """{"id": id} when this id was never given out here."""
-        if not isinstance(id, int) or id < 1 or self._store.one(f"SELECT id FROM {table} WHERE id = :id", id=id):
+        if not isinstance(id, int) or id < 1 or too_large(id) or self._store.one(f"SELECT id FROM {table} WHERE id = :id", id=id):
             return {}
         used = self._store.value("SELECT seq FROM sqlite_sequence WHERE name = :table", table=table) or 0
         return {"id": id} if id > used else {}
@@ -149,8 +154,10 @@ class _Experiment:
 
     def __init__(self, core: "Core", tables: Tables, uploads: Path, row: Row, report: Report) -> None:
         self._core, self._report, self._row, self._tables = core, report, row, tables
-        folder = uploads / str(row["uid"])
-        self._folders = {"input": folder / "submitted" / str(row["id"]), "output": folder / "completed" / str(row["id"])}
+        if not (isinstance(row["id"], int) and isinstance(row["uid"], int)):
+            raise Invalid("its number or its user's is no whole number")  # they become names of folders
+        self._uploads = uploads
+        self._folders = {kind: (str(row["uid"]), name, str(row["id"])) for kind, name in (("input", "submitted"), ("output", "completed"))}
         self._now = core.clock()
 
     def bring(self, owner: int) -> None:
@@ -161,12 +168,12 @@ class _Experiment:
             self._report.known["experiments"] += 1
             return
         facts, params, fields_of = self._settings()
-        found = {kind: list(self._files(kind, folder)) for kind, folder in self._folders.items()}
+        found = {kind: list(self._files(kind)) for kind in self._folders}
         status = self._status(found)
         files: list[tuple[str, str, str, Any, float]] = []
         with self._core.blobs.batch() as batch:
-            for kind, paths in found.items():
-                files += self._store_files(batch, owner, kind, paths, fields_of)
+            for kind, names in found.items():
+                files += self._store_files(batch, owner, kind, names, fields_of) if names else ()
             named = dict[str, list[str]]()
             for kind, field, name, *_ in files:
                 if kind == "input":
@@ -178,7 +185,7 @@ class _Experiment:
                 id = store.insert("experiments", **kept, uuid=key, user_id=owner, priority=0, restarts=0, spec=spec, **facts,
                                   **self._times(status, ended), **status)
                 if id != row["id"]:
-                    self._problem(f"its number is taken here: it is now {id}")
+                    self._problem(f"its number is {'too large' if too_large(row['id']) else 'taken here'}: it is now {id}")
                 for kind, field, name, blob, _ in files:
                     self._core.files.insert(owner, id, kind, field, name, blob)
             batch.keep()
@@ -207,26 +214,43 @@ class _Experiment:
             self._problem("it does not say its app")
         return facts, params, fields_of
 
-    def _files(self, kind: str, folder: Path) -> Iterator[Path]:
+    @contextmanager
+    def _open(self, kind: str) -> Iterator[int]:
+        """The descriptor of a folder; no link below the uploads is followed: it could lead to any file of this host. Raises OSError."""
+        at = os.open(self._uploads, FOLDER & ~os.O_NOFOLLOW)
+        try:
+            for name in self._folders[kind]:
+                outer, at = at, os.open(name, FOLDER, dir_fd=at)
+                os.close(outer)
+            yield at
+        finally:
+            os.close(at)
+
+    def _files(self, kind: str) -> Iterator[str]:
+        """The names of the files in a folder."""
+        folder = self._uploads.joinpath(*self._folders[kind])
         listed = set[str]()
         if kind == "input":
             listed = {os.path.basename(path) for path in self._tables.paths(self._row["id"])}
+        entries = list[tuple[str, bool]]()
         try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError:
-            entries = []
+            with self._open(kind) as at, os.scandir(at) as found:
+                entries = sorted((entry.name, entry.is_file(follow_symlinks=False)) for entry in found)
+        except FileNotFoundError:
             if listed or (kind == "output" and self._row["status"] == 2):
                 self._problem(f"its folder {folder} is missing")
-        for entry in entries:
-            if entry.is_file(follow_symlinks=False):
-                listed.discard(entry.name)
-                yield Path(entry.path)
+        except OSError as error:
+            self._problem(f"its folder {folder} is left out, links are not followed: {error.strerror}")
+        for name, is_file in entries:
+            if is_file:
+                listed.discard(name)
+                yield name
             else:
-                self._problem(f"{entry.path} is no file: left out")
+                self._problem(f"{folder / name} is no file: left out")
         for name in sorted(listed) if entries else ():
             self._problem(f"its input {name} is missing")
 
-    def _status(self, found: dict[str, list[Path]]) -> Row:
+    def _status(self, found: dict[str, list[str]]) -> Row:
         """The old server forgot to note that results had come, and it took more than these four numbers."""
         old = self._row["status"]
         state = STATES.get(old, "")
@@ -253,14 +277,20 @@ class _Experiment:
         return times
 
     def _store_files(
-        self, batch: Batch, owner: int, kind: str, paths: list[Path], fields_of: dict[str, str]
+        self, batch: Batch, owner: int, kind: str, names: list[str], fields_of: dict[str, str]
     ) -> Iterator[tuple[str, str, str, Any, float]]:
         taken = set[str]()
-        for path in paths:
-            with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as source:
-                blob = batch.write(owner, iter(lambda source=source: source.read(CHUNK), b""))  # type: ignore[misc]
-                field = fields_of.get(path.name, "file")
-                yield kind, field, unique_name(safe_name(path.name), taken), blob, os.fstat(source.fileno()).st_mtime
+        with self._open(kind) as at:
+            for name in names:
+                with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at), "rb") as source:
+                    blob = batch.write(owner, iter(lambda source=source: source.read(CHUNK), b""))  # type: ignore[misc]
+                    field = fields_of.get(name, "file")
+                    yield kind, field, unique_name(safe_name(name), taken), blob, os.fstat(source.fileno()).st_mtime
+
+
+def too_large(id: Any) -> bool:
+    """Whether an id is not kept because it is too large."""
+    return isinstance(id, int) and id > LARGEST_ID
 
 
 def _uuid(kind: str, key: str) -> str:

@@ -17,6 +17,7 @@ from ippd.errors import Conflict, Invalid
 from ippd.schema import MIGRATIONS
 
 UNDER_WAY = "restore-under-way"  # while this file is in the data folder, it holds a part of the old and a part of the new
+CERTIFICATE = "certificate.pem"
 STAGE, OLD = "restoring", "replaced"
 MOST_TOLD = 1000  # sentences about damage
 
@@ -37,7 +38,7 @@ def verify(file: BinaryIO, progress: Progress = no_progress) -> Verified:
     with tempfile.TemporaryDirectory() as work, tempfile.TemporaryFile() as found:
         database = Path(work) / DATABASE
 
-        def target(name: str) -> BinaryIO:
+        def target(name: str, size: int) -> BinaryIO:
             return open(database if name == DATABASE else os.devnull, "wb")
 
         facts = read(file, lambda facts: None, target, progress, found)
@@ -48,46 +49,76 @@ def restore(file: BinaryIO, folder: Path, uploads: Path, overwrite: bool = False
     """Put a backup in the place of the data folder's database, secrets and certificate, and of the upload folder's files.
 
     The daemon must not run. Nothing is touched before all of the backup has been unpacked and verified; killed after that, it has to be
-    run again, and nothing starts before. Raises Conflict when there is data and `overwrite` was not said, Invalid, NoSpace.
+    run again, and nothing starts before; what was there before stays in `replaced` until one has succeeded. Raises
+    Conflict when there is data and `overwrite` was not said, Invalid, NoSpace.
     """
     if (folder / DATABASE).exists() and not overwrite and not (folder / UNDER_WAY).exists():
         raise Conflict(f"{folder} holds a database already: it is replaced only with --overwrite")
-    for place in (folder, uploads):
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for left in (place / STAGE, place / OLD):
-            if left.exists():
-                shutil.rmtree(left)
-        (place / STAGE).mkdir(mode=0o700)
-    with tempfile.TemporaryFile(dir=folder) as found:
-        facts = read(file, lambda facts: check_room(uploads, facts["bytes"]), _target(folder / STAGE, uploads / STAGE), progress, found)
-        verified = Verified(facts, _check(folder / STAGE / DATABASE, found))
-    os.sync()  # one for all: a flush per file would take hours
-    (folder / UNDER_WAY).touch(0o600)
-    _swap(folder, [DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", *SECRETS])
-    _swap(uploads, [place.name for place in uploads.iterdir() if place.name.isdecimal()])
-    os.sync()
-    (folder / UNDER_WAY).unlink()
+    # What an interrupted restore moved aside may be the only copy of the old data.
+    leftovers = (STAGE,) if (folder / UNDER_WAY).exists() else (STAGE, OLD)
+    try:
+        for place in (folder, uploads):
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for left in leftovers:
+                if (place / left).exists():
+                    shutil.rmtree(place / left)
+            (place / STAGE).mkdir(mode=0o700)
+        with tempfile.TemporaryFile(dir=folder) as found:
+            room = _Room(folder, uploads)
+            verified = Verified(read(file, room.begin, room.target, progress, found), _check(folder / STAGE / DATABASE, found))
+        os.sync()  # one for all: a flush per file would take hours
+        (folder / UNDER_WAY).touch(0o600)
+        _swap(folder, [DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", *SECRETS])
+        _swap(uploads, [place.name for place in uploads.iterdir() if place.name.isdecimal()])
+        os.sync()
+        (folder / UNDER_WAY).unlink()
+    finally:
+        for place in (folder, uploads):
+            shutil.rmtree(place / STAGE, ignore_errors=True)  # it has secrets
     for place in (folder, uploads):
         shutil.rmtree(place / OLD)
-        shutil.rmtree(place / STAGE)
     return verified
 
 
-def _target(folder: Path, uploads: Path):  # type: ignore[no-untyped-def]  # a Target
-    def target(name: str) -> BinaryIO:
-        path = uploads / name.removeprefix("uploads/") if name.startswith("uploads/") else folder / name
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
+class _Room:
+    """Where members are unpacked while there is room: asked again for more than was announced, be it a file that had grown or a lie."""
 
-    return target
+    def __init__(self, folder: Path, uploads: Path) -> None:
+        self._folder, self._uploads = folder, uploads
+        self._announced = 0
+
+    def begin(self, facts: Facts) -> None:
+        """Raise NoSpace when what is announced does not fit."""
+        self._announced = facts["bytes"]
+        check_room(self._uploads, self._announced)
+
+    def target(self, name: str, size: int) -> BinaryIO:
+        """The file for a member of `size` bytes. Raises NoSpace."""
+        path = self._folder / STAGE / name
+        if name.startswith("uploads/"):
+            path = self._uploads / STAGE / name.removeprefix("uploads/")
+            self._announced -= size
+        if self._announced < 0 or not name.startswith("uploads/"):
+            check_room(self._uploads if name.startswith("uploads/") else self._folder, size)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        if name == CERTIFICATE:
+            os.fchmod(descriptor, 0o644)  # as it was made: it is what clients are given
+        return open(descriptor, "wb")
 
 
 def _swap(place: Path, names: list[str]) -> None:
-    """Move what is there aside, and what was unpacked in."""
-    (place / OLD).mkdir(mode=0o700)
+    """Move what is there aside, and what was unpacked in. What an interrupted restore moved aside is older, and stays there."""
+    (place / OLD).mkdir(mode=0o700, exist_ok=True)
     for name in names:
-        if (place / name).exists():
-            (place / name).rename(place / OLD / name)
+        here = place / name
+        if not (place / OLD / name).exists():
+            if here.exists():
+                here.rename(place / OLD / name)
+        elif here.is_dir():
+            shutil.rmtree(here)
+        else:
+            here.unlink(missing_ok=True)
     for new in (place / STAGE).iterdir():
         new.rename(place / new.name)
 
@@ -100,14 +131,16 @@ def _check(database: Path, found: IO[bytes]) -> list[str]:
         try:
             (answer,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
             version = int(connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()[0])
-        except (sqlite3.Error, TypeError) as error:
+            if answer != "ok":
+                raise Invalid(f"the database in this backup is damaged: {answer}")
+            if version < 1:
+                raise Invalid(f"the database in this backup has schema version {version}: there is none such")
+            if version > len(MIGRATIONS):
+                raise Invalid(f"this backup has schema version {version}, this ippd knows {len(MIGRATIONS)}: a newer ippd made it")
+            rows = connection.execute("SELECT path, sha256 FROM files ORDER BY path")
+            return list(islice(_differences(rows, _uploads(found)), MOST_TOLD))
+        except (sqlite3.Error, TypeError, ValueError, OverflowError) as error:  # the last three: values of another type than ours
             raise Invalid(f"the database in this backup cannot be read: {error}") from error
-        if answer != "ok":
-            raise Invalid(f"the database in this backup is damaged: {answer}")
-        if version > len(MIGRATIONS):
-            raise Invalid(f"this backup has schema version {version}, this ippd knows {len(MIGRATIONS)}: a newer ippd made it")
-        rows = connection.execute("SELECT path, sha256 FROM files ORDER BY path")
-        return list(islice(_differences(rows, _uploads(found)), MOST_TOLD))
 
 
 def _uploads(found: IO[bytes]) -> Iterator[tuple[str, str]]:

@@ -43,4 +43,6 @@ def move(core: "Core", id: int, to: str, **columns: Any) -> Row:
         status = store.value("SELECT status FROM experiments WHERE id = :id", id=id)
     if status is None:
         raise NotFound(f"there is no experiment {id}")
+    if status == to:
+        raise Conflict(f"experiment {id} is {status} already")
     raise Conflict(f"experiment {id} is {status}: it cannot become {to}")

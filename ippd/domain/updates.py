@@ -1,32 +1,34 @@
 """Updates of the program and of the frontend: only what was signed, tried first, put in place in one step, and undone if it fails."""
 
+import logging
 import os
 import shutil
 import subprocess
-import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ippd import VERSION, releases
+from ippd.domain import frontends
 from ippd.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
+from ippd.host import account as host_account
+from ippd.host import swap
 from ippd.host.handover import hand_over, reload
 from ippd.host.program import owning_package, program_path
 from ippd.host.steps import clean
+from ippd.host.swap import PREVIOUS
 from ippd.permissions import Actor, permits
 from ippd.wholefile import whole_file
 
 if TYPE_CHECKING:
     from ippd.core import Core
 
-PREVIOUS = ".previous"
+LOG = logging.getLogger("ippd.updates")
 TRIAL = ".trial-"
 TRIAL_TIME = 120.0  # seconds that each trial of a new program may take
-INDEX = "index.html"
-FIRST = "before-updates"  # what a frontend is called that no release has brought
 
 
 class Updates:
@@ -42,10 +44,10 @@ class Updates:
             target = Path(os.readlink(self._core.settings["public.frontend"]))
         except OSError:
             return {"version": VERSION, "frontend": None}
-        return {"version": VERSION, "frontend": None if target.name == FIRST else target.name}
+        return {"version": VERSION, "frontend": None if target.name == frontends.FIRST else target.name}
 
     @permits("version.update")
-    def program(self, actor: Actor, what: str, check: bool = False) -> str:
+    def program(self, actor: Actor, what: str, check: bool = False, allow_older: bool = False) -> str:
         """Put a release of the program (a version, or a path) in the place of the running one; returns its version.
 
         The daemon, if it runs, goes over to it without losing a request; when the new one does not become ready, all is as before.
@@ -56,14 +58,17 @@ class Updates:
         path, release = self._find(what, "program", "ippd-{}")
         new = target.with_name(f".{target.name}.{release.version}.new")
         with self._alone(), open(path, "rb") as source:
+            self._mend(target)
             if not check and _is(target, release):  # or it would be its own predecessor, and there were no way back
                 raise Conflict(f"version {release.version} is in its place already")
+            if not check:
+                _refuse_older(_version(target), release.version, allow_older)
             try:
                 with whole_file(new, 0o755) as copy:
                     releases.copy(release, source, copy)
                 self._try(new, release.version)
-                if not check:
-                    self._replace(target, new, release.version)
+                if not check and not swap.swap(target, new, release, self._folder):
+                    raise Unavailable(f"version {release.version} did not become ready: {VERSION} goes on, and is in its place again")
             except PermissionError as error:
                 raise Forbidden(f"this account may not replace {target}: let root run ippd update") from error
             finally:
@@ -71,19 +76,27 @@ class Updates:
         return release.version
 
     @permits("version.update")
-    def back(self, actor: Actor) -> None:
-        """Exchange the program with the one before it. Raises NotFound when there is none, Conflict, Unavailable."""
+    def back(self, actor: Actor) -> tuple[str, str]:
+        """Exchange the program with the one before it; returns the version that was in place, and the one that is now.
+
+        Raises NotFound when there is none, Conflict, Unavailable.
+        """
         target = self._target()
-        if not target.with_name(target.name + PREVIOUS).exists():
-            raise NotFound(f"there is no {target}{PREVIOUS}")
         with self._alone():
+            before = _version(target)
+            if self._mend(target):  # that is the way back from it
+                return before, _ask(target)
+            if not target.with_name(target.name + PREVIOUS).exists():
+                raise NotFound(f"there is no {target}{PREVIOUS}")
+            versions = _version(target), _version(target.with_name(target.name + PREVIOUS))
             self._exchange(target)
             if not hand_over(self._folder):
                 self._exchange(target)
                 raise Unavailable("the program before this one did not become ready: all is as it was")
+        return versions
 
     @permits("version.update")
-    def frontend(self, actor: Actor, what: str, check: bool = False) -> str:
+    def frontend(self, actor: Actor, what: str, check: bool = False, allow_older: bool = False) -> str:
         """Put a release of the frontend (a tar archive) in the place of public.frontend; returns its version.
 
         With `check` it is only unpacked and looked at. Raises Forbidden for one that is not signed, Invalid for one that is no frontend,
@@ -91,23 +104,12 @@ class Updates:
         """
         link = self._link()
         path, release = self._find(what, "frontend", "ippd-frontend-{}.tar.gz")
-        place = Path(f"{link}.versions") / release.version
-        with self._alone(), self._writing(link), open(path, "rb") as source:
-            if not check and link.is_symlink() and link.readlink() == place:
-                raise Conflict(f"version {release.version} is in its place already")
-            if not place.parent.exists():
-                place.parent.mkdir()
-                place.parent.chmod(0o755)  # whatever the umask is: the daemon must be able to read it
-            with tempfile.TemporaryDirectory(prefix=".new-", dir=place.parent) as work:
-                with tempfile.TemporaryFile(dir=work) as archive:
-                    releases.copy(release, source, archive)
-                    archive.seek(0)
-                    _unpack(archive, Path(work) / "files")
-                if not check:
-                    if place.exists():
-                        place.rename(Path(work) / "old")
-                    (Path(work) / "files").rename(place)
-                    _point(link, place)
+        with self._alone(), open(path, "rb") as source:
+            if not check and link.is_symlink():
+                if link.readlink() == Path(f"{link}.versions") / release.version:
+                    raise Conflict(f"version {release.version} is in its place already")
+                _refuse_older(link.readlink().name, release.version, allow_older)
+            self._write(link, lambda: frontends.take_in(link, release, source, check))
         if not check:
             reload(self._folder)
         return release.version
@@ -119,8 +121,8 @@ class Updates:
         before = Path(f"{link}.versions") / PREVIOUS
         if not before.exists():
             raise NotFound(f"there is no frontend before {link}")
-        with self._alone(), self._writing(link):
-            _point(link, before.readlink())
+        with self._alone():
+            self._write(link, lambda: frontends.point(link, before.readlink()))
         reload(self._folder)
         return link.readlink().name
 
@@ -139,18 +141,41 @@ class Updates:
                 flock(descriptor, LOCK_EX | LOCK_NB)
             except BlockingIOError:
                 raise Conflict("another update is under way") from None
-            for left in self._folder.glob(f"{TRIAL}*"):
-                shutil.rmtree(left, ignore_errors=True)
+            self._as_account(self._clear)
             yield
         finally:
             os.close(descriptor)
 
-    @contextmanager
-    def _writing(self, link: Path) -> Iterator[None]:
-        try:
-            yield
-        except PermissionError as error:
-            raise Forbidden(f"this account may not replace {link}: let root run ippd update --frontend") from error
+    def _write(self, link: Path, work: Callable[[], None]) -> None:
+        """Let `work` write beside the frontend's link; when root calls, as who could exchange what it makes there before it is written."""
+
+        def do() -> None:
+            try:
+                work()
+            except PermissionError as error:
+                raise Forbidden(
+                    f"{host_account.name()} may not replace {link}: let root, or who owns {link.parent}, run ippd update --frontend"
+                ) from error
+
+        settings: Any = self._core.settings
+        account = None
+        if ":" in settings.source("public.frontend"):  # the path is another account's word when the file is
+            account = host_account.safe_for_root(Path(settings.file))
+        account = account or host_account.safe_for_root(link.parent)
+        if account:
+            self._core.store.close()  # a connection must not go through a fork
+        host_account.run_as(account, do)
+
+    def _clear(self) -> None:
+        for left in self._folder.glob(f"{TRIAL}*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def _as_account(self, work: Callable[[], None]) -> None:
+        """Work in the data folder; when root calls, as the account that it belongs to, which may exchange all that lies in it."""
+        account = host_account.safe_for_root(self._folder)
+        if account:
+            self._core.store.close()  # a connection must not go through a fork
+        host_account.run_as(account, work)
 
     def _target(self) -> Path:
         target = program_path()
@@ -196,28 +221,26 @@ class Updates:
         if _run(new, "version") != f"ippd {version}":
             raise Invalid(f"this program is not version {version}")
         _run(new, *words, "config", "--check")
-        with tempfile.TemporaryDirectory(prefix=TRIAL, dir=self._folder) as folder:
+        self._as_account(lambda: self._try_over_copy(new, words))
+
+    def _try_over_copy(self, new: Path, words: list[str]) -> None:
+        folder = tempfile.mkdtemp(prefix=TRIAL, dir=self._folder)
+        try:
             self._core.store.copy_to(Path(folder) / "ippd.sqlite")
             places = (f"data.directory={folder}", f"data.uploads={folder}/uploads", "data.reserve=0")
             _run(new, *words, *(f"--set={place}" for place in places), "housekeeping", "checkpoint")
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
-    def _replace(self, target: Path, new: Path, version: str) -> None:
-        """Put `new` in place and let the daemon go over to it. Raises Unavailable; then all is as it was, the one before included."""
-        previous = target.with_name(target.name + PREVIOUS)
-        older, spare = (target.with_name(f".{target.name}.{what}") for what in ("older", "spare"))
-        for path, name in ((previous, older), (target, spare)):
-            name.unlink(missing_ok=True)
-            if path.exists():
-                os.link(path, name)
-        spare.rename(previous)
-        new.rename(target)  # one step: there is always a program
-        if hand_over(self._folder):
-            older.unlink(missing_ok=True)
-            return
-        previous.rename(target)
-        if older.exists():
-            older.rename(previous)
-        raise Unavailable(f"version {version} did not become ready: {VERSION} goes on, and is in its place again")
+    def _mend(self, target: Path) -> bool:
+        """Whether an update of the program that was killed in the middle was found, and finished or undone."""
+        try:
+            done = swap.mend(target, self._folder)
+        except PermissionError as error:
+            raise Forbidden(f"an update was cut short, and this account may not mend {target}: let root run ippd update --back") from error
+        if done:
+            LOG.warning("%s", done)
+        return bool(done)
 
     def _exchange(self, target: Path) -> None:
         """Exchange the program and the one before it."""
@@ -229,6 +252,24 @@ class Updates:
             raise Forbidden(f"this account may not replace {target}: let root run ippd update --back") from error
         previous.rename(target)
         spare.rename(previous)
+
+
+def _refuse_older(now: str, release: str, allowed: bool) -> None:
+    """Raises Conflict for a release that is older than what is in its place: a signature is good for ever, what it signs is not."""
+    if not allowed and releases.older(release, now):
+        raise Conflict(f"version {release} is older than {now}, which is in its place: --back goes back, --allow-older takes it anyway")
+
+
+def _version(program: Path) -> str:
+    """The version of a program that lies on this host, in words when it cannot say it."""
+    return VERSION if program == program_path() else _ask(program)
+
+
+def _ask(program: Path) -> str:
+    try:
+        return _run(program, "version").removeprefix("ippd ")
+    except Invalid:
+        return "a program that does not run"
 
 
 def _run(program: Path, *words: str) -> str:
@@ -251,35 +292,3 @@ def _is(path: Path, release: releases.Release) -> bool:
             return releases.digest(file) == (release.size, release.sha256)
     except OSError:
         return False
-
-
-def _unpack(archive: Any, folder: Path) -> None:
-    try:
-        with tarfile.open(fileobj=archive) as tar:
-            tar.extractall(folder, filter="data")
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise Invalid(f"this archive cannot be unpacked: {error}") from error
-    if not (folder / INDEX).is_file():
-        raise Invalid(f"this archive has no {INDEX} at its top: it is no frontend")
-    for place, _, names in os.walk(folder):  # whoever unpacks them, and whatever the archive says: the daemon must be able to read them
-        os.chmod(place, 0o755)
-        for name in names:
-            if not os.path.islink(os.path.join(place, name)):
-                os.chmod(os.path.join(place, name), 0o644)
-
-
-def _point(link: Path, place: Path) -> None:
-    """Make the link lead to another folder in one step; `.previous` leads to where it has led."""
-    versions = Path(f"{link}.versions")
-    if link.is_dir() and not link.is_symlink():
-        before = versions / FIRST
-        if before.exists():
-            raise Conflict(f"{link} is a folder, and {before}, where it would go, is there already: move it away")
-        link.rename(before)
-    else:
-        before = link.readlink() if link.is_symlink() else place
-    for name, target in ((versions / PREVIOUS, before), (link, place)):
-        new = versions / ".link"
-        new.unlink(missing_ok=True)
-        new.symlink_to(target)
-        new.rename(name)

@@ -4,8 +4,9 @@ import grp
 import os
 import pwd
 import shutil
+import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,6 +69,51 @@ def folder(path: Path, mode: int, owner: str, group: str = "") -> Step:
 
     what = f"folder {path} ({mode:o}, {owner}{f':{group}' if group else ''})"
     return Step(what, lambda: path.is_dir() and _as(path, mode, owner, group), do, there=path.exists)
+
+
+def inside(path: Path) -> Step:
+    """All that lies in a folder of the account belongs to it."""
+    return Step(f"what is in {path} ({ACCOUNT})", lambda: not any(_foreign(path, False)), lambda: _take_over(path), "given to the account")
+
+
+def _take_over(path: Path) -> None:
+    left = list(_foreign(path, True))
+    if left:
+        raise IppdError(f"{', '.join(left[:3])}: has another name elsewhere, or is no plain file; give it to {ACCOUNT}, or remove it")
+
+
+def _foreign(path: Path, take: bool) -> Iterator[str]:
+    """The entries below a folder that are not the account's; with `take` they become so, and only those that may not are named.
+
+    The account may be at work there meanwhile, with another thing in mind: no link is followed, and a file that has a second name,
+    which may be one of the host's, stays as it is.
+    """
+    ids = _ids(ACCOUNT) if _exists(pwd.getpwnam) else (-1, -1)
+    for place, folders, files, descriptor in os.fwalk(os.path.realpath(path), follow_symlinks=False):
+        # What the program that runs now has unpacked for itself is its own.
+        folders[:] = [name for name in folders if not name.startswith("_MEI")]
+        for name in (*folders, *files):
+            with suppress(FileNotFoundError):
+                found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                if found.st_uid != ids[0] and not (take and _given(name, descriptor, found.st_mode, ids)):
+                    yield os.path.join(place, name)
+
+
+def _given(name: str, folder: int, mode: int, ids: tuple[int, int]) -> bool:
+    if stat.S_ISLNK(mode):
+        os.chown(name, *ids, dir_fd=folder, follow_symlinks=False)
+        return True
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        return False
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISDIR(found.st_mode) and (not stat.S_ISREG(found.st_mode) or found.st_nlink > 1):
+            return False
+        os.fchown(descriptor, *ids)
+        return True
+    finally:
+        os.close(descriptor)
 
 
 def account() -> Step:

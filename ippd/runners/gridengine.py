@@ -25,6 +25,7 @@ from ippd.runners.tools import (
 )
 
 NAME = "gridengine"
+PROGRAMS = ("qsub", "qstat", "qdel", "qmod", "qhold", "qrls")
 GRACE = 40.0  # qacct knows a job only some 15 s after its end
 LATE = 25.0  # seconds after its end at which the accounting knows of a job at the latest
 ACCOUNTING = 3.0  # seconds between two looks for one job there

@@ -12,6 +12,8 @@ set -- $line
 printf '%s %s\n' "$$" "${22}" >pid.new && mv pid.new pid
 uname -n >node
 date +%s >start
+reaps=$IPPD_REAPS
+unset IPPD_REAPS
 IPPD_JOB=${folder##*/}
 export IPPD_JOB
 if [ -f path ]; then
@@ -26,13 +28,47 @@ while [ -f "words/$number" ]; do
     number=$((number + 1))
 done
 cd work || exit 1
-if [ -x /usr/bin/time ]; then
+code=
+case $1 in
+    */*) [ -x "$1" ] || { code=126 why='it may not be executed'; [ -e "$1" ] || { code=127 why='there is no such file'; }; } ;;
+esac
+if [ -n "$code" ]; then
+    # Users read this: it names the program, and not the folder in which it should be.
+    printf 'the program %s cannot be run: %s\n' "${1##*/}" "$why" >../stderr.txt
+    : >../stdout.txt
+    (exit "$code")
+elif [ -x /usr/bin/time ]; then
     /usr/bin/time -q -o ../peak -f %M -- "$@" >../stdout.txt 2>../stderr.txt </dev/null
 else
     "$@" >../stdout.txt 2>../stderr.txt </dev/null
 fi
 status=$?
 cd "$folder" || exit 1
+# Where this process gets all that escaped from its parents: it ends after them. They have 5 s to end by themselves.
+left() {
+    children=
+    set +f
+    for place in /proc/[0-9]*/stat; do
+        { read -r line <"$place"; } 2>/dev/null || continue
+        pid=${line%% *}
+        line=${line##*) }
+        state=${line%% *}
+        line=${line#* }
+        if [ "${line%% *}" = $$ ] && [ "$state" != Z ]; then
+            children="$children $pid"
+        fi
+    done
+    set -f
+    [ -n "$children" ]
+}
+unset IPPD_JOB
+number=0
+while [ -n "$reaps" ] && [ $number -lt 30 ] && left; do
+    # shellcheck disable=SC2086
+    [ $number -lt 5 ] || kill -9 $children 2>/dev/null
+    sleep 1
+    number=$((number + 1))
+done
 times >times
 date +%s >end
 printf '%s\n' "$status" >exit.new && mv exit.new exit

@@ -27,6 +27,7 @@ from ippd.runners.tools import (
 )
 
 NAME = "slurm"
+PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol")
 GRACE = 15.0
 LATE = 6.0  # seconds after its end at which the accounting knows of a job at the latest
 LONG_AGO = 7 * 86400.0  # seconds that sacct looks back

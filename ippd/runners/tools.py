@@ -6,6 +6,7 @@ import os
 import pwd
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,6 +80,12 @@ def call(words: Sequence[str], timeout: float = TIMEOUT, **more: str) -> str:
         said = (done.stderr + b"\n" + done.stdout).decode("utf-8", "replace").strip()
         raise EngineError(f"{words[0]}: {' '.join(said.split())[:500] or f'ended with status {done.returncode}'}")
     return done.stdout.decode("utf-8", "replace")
+
+
+def absent(engine: Any) -> str:
+    """A sentence about the programs of an engine that are not in PATH; empty when all are."""
+    names = [name for name in engine.PROGRAMS if not shutil.which(name, path=environment().get("PATH", os.defpath))]
+    return f"the engine {engine.NAME} needs programs that are not in PATH: {', '.join(names)}" if names else ""
 
 
 def requests(job: Job, own: Mapping[str, str], said: Mapping[str, str]) -> list[str]:

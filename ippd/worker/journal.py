@@ -1,4 +1,7 @@
-"""The worker's own memory: one folder per job, with a small JSON file that is replaced whole. What is not in it did not happen."""
+"""The worker's own memory: a small JSON file per job that is replaced whole. What is not in it did not happen.
+
+It lies beside the jobs' folders, in which jobs may write what they like.
+"""
 
 import fcntl
 import json
@@ -6,17 +9,22 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
 from ippd.errors import Conflict
+from ippd.runners import files
 from ippd.runners.tools import Job
 
-NAME = re.compile(r"ippd-[0-9]+-[0-9a-f]+")
-CLAIMED, STAGED, SUBMITTING, SUBMITTED, ENDED, STOPPING = (
+NAME = re.compile(r"ippd-([0-9]+)-([0-9a-f]+)")
+MOST = 64 << 20  # bytes of one entry
+CLAIMED, STAGED, SUBMITTING, SUBMITTED, ENDED, STOPPING = STEPS = (
     "claimed", "staged", "submitting", "submitted", "ended", "stopping",
 )  # fmt: skip
+log = getLogger("ippd.worker")
 
 
 @dataclass
@@ -25,6 +33,7 @@ class Entry:
 
     name: str
     folder: Path
+    record: Path
     item: dict[str, Any]
     step: str = CLAIMED
     engine_id: str = ""
@@ -33,6 +42,7 @@ class Entry:
     gone_at: float = 0.0
     said: str = ""
     sent: dict[str, int] = field(default_factory=dict)
+    started_at: float = 0.0
     stopped_seconds: float = 0.0
     outcome: dict[str, Any] = field(default_factory=dict)
     books: dict[str, Any] = field(default_factory=dict)
@@ -53,24 +63,34 @@ class Entry:
 
     def text(self, name: str) -> str:
         """The text of a small file of the job's folder, without blanks around it; empty when there is none."""
-        try:
-            return self.path(name).read_text(errors="replace").strip()
-        except OSError:
-            return ""
+        return files.text(self.path(name))
+
+    def status(self) -> int | None:
+        """The exit status that the job's script wrote down, None when there is none."""
+        said = self.text("exit")
+        return int(said) if re.fullmatch("[0-9]{1,3}", said) else None
+
+    @property
+    def held(self) -> bool:
+        """Whether it is in the worker's hands still."""
+        return self.record.exists()
 
     def save(self) -> None:
         """Write what is known, so that it survives a crash."""
-        kept = {name: value for name, value in asdict(self).items() if name not in ("name", "folder")}
-        new = self.path("entry.new")
+        kept = {name: value for name, value in asdict(self).items() if name not in ("name", "folder", "record")}
+        new = self.record.with_suffix(".new")
         with open(new, "w", encoding="utf-8") as file:
             json.dump(kept, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(new, self.path("entry.json"))
+        os.replace(new, self.record)
 
     def forget(self) -> None:
         """Remove all of it; the entry goes first, so that half a folder is never taken for a job."""
-        self.path("entry.json").unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path("entry.json").unlink(missing_ok=True)
+        self.record.with_suffix(".piece").unlink(missing_ok=True)
+        self.record.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def job(self, engine: str, words: tuple[str, ...], site: Mapping[str, str]) -> Job:
@@ -80,13 +100,19 @@ class Entry:
         return Job(self.name, self.folder, self.item["time_limit"], backend["memory"], backend["cpus"], backend["gpus"], more, site)
 
 
+SIMPLE: dict[Any, Any] = {str: str, int: int, float: (int, float)}
+KINDS = {made.name: SIMPLE.get(made.type, dict) for made in fields(Entry) if made.name not in ("folder", "record")}
+
+
 class Journal:
     """All entries; the folder belongs to one worker at a time."""
 
     def __init__(self, folder: Path) -> None:
         """Raises Conflict when another worker uses the folder, OSError when it cannot be made."""
         self._jobs = folder / "jobs"
-        self._jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._records = folder / "journal"
+        for place in (self._jobs, self._records):
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = open(folder / "lock", "w")  # noqa: SIM115  # held as long as the worker lives
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -95,16 +121,66 @@ class Journal:
             raise Conflict(f"another worker uses {folder}") from None
 
     def entries(self) -> list[Entry]:
-        """All that is in our hands, by name; folders that a crash left without an entry are removed."""
+        """All that is in our hands, by name; folders that a crash left without an entry are removed.
+
+        An entry that cannot be read is set aside, and one in its place that stops the job and fails the experiment.
+        """
+        for folder in self._jobs.iterdir():
+            if NAME.fullmatch(folder.name) and not (self._records / f"{folder.name}.json").exists():
+                self._adopt(folder)
         found = []
-        for folder in sorted(self._jobs.iterdir()):
-            if not NAME.fullmatch(folder.name):
+        for record in sorted(self._records.glob("*.json")):
+            if not NAME.fullmatch(record.stem):
                 continue
             try:
-                found.append(Entry(folder.name, folder, **json.loads((folder / "entry.json").read_text())))
-            except FileNotFoundError:
-                shutil.rmtree(folder, ignore_errors=True)
+                found.append(self._load(record))
+            except ValueError as error:
+                found.append(self._broken(record, str(error)))
+            except OSError as error:  # for now: it is tried again in the next round
+                log.warning("%s: %s", record, error.strerror)
         return found
+
+    def _adopt(self, folder: Path) -> None:
+        """Earlier versions had the entry in the job's folder."""
+        old, record = folder / "entry.json", self._records / f"{folder.name}.json"
+        try:
+            with files.opened(old) as file:
+                data = file.read(MOST)
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        new = record.with_suffix(".new")
+        new.write_bytes(data)
+        os.replace(new, record)
+        old.unlink(missing_ok=True)
+
+    def _load(self, record: Path) -> Entry:
+        """Raises ValueError for what is no entry of that name, OSError."""
+        if files.size(record) != record.lstat().st_size:
+            raise ValueError("it is no file")
+        with files.opened(record) as file:
+            data = file.read(MOST)
+        try:
+            kept = json.loads(data, parse_constant=_no_number)
+            entry = Entry(record.stem, self._jobs / record.stem, record, **kept)
+            entry.job("", (), {})
+            right = all(isinstance(getattr(entry, name), kind) for name, kind in KINDS.items())
+            if not right or entry.step not in STEPS or entry.name != f"ippd-{entry.id}-{entry.claim}":
+                raise ValueError("its values are not those of an entry")
+        except (TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ValueError(f"it is no entry ({type(error).__name__}: {error})") from None
+        return entry
+
+    def _broken(self, record: Path, why: str) -> Entry:
+        log.error("%s cannot be used, and is set aside as %s.bad: %s", record, record.stem, why)
+        os.replace(record, record.with_suffix(".bad"))
+        id, claim = NAME.fullmatch(record.stem).groups()  # type: ignore[union-attr]
+        backend: dict[str, Any] = {"resources": {}, "memory": None, "cpus": 1, "gpus": 0, "outputs": [], "executable": record.stem}
+        item: dict[str, Any] = {"id": int(id), "claim": claim, "time_limit": None, "inputs": [], "backend": backend}
+        outcome = {"kind": "failed", "exit_code": None, "message": "the worker's record of this experiment cannot be read"}
+        entry = Entry(record.stem, self._jobs / record.stem, record, item, STOPPING, outcome=outcome)
+        entry.save()
+        return entry
 
     def add(self, item: dict[str, Any], now: float) -> Entry:
         """A new entry for what was just claimed."""
@@ -115,10 +191,14 @@ class Journal:
         folder.mkdir(mode=0o700)
         for part in ("work/inputs", "work/results", "words"):
             (folder / part).mkdir(mode=0o700, parents=True)
-        entry = Entry(name, folder, item, since=now)
+        entry = Entry(name, folder, self._records / f"{name}.json", item, since=now)
         entry.save()
         return entry
 
     def close(self) -> None:
         """Let another worker use the folder."""
         self._lock.close()
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number")

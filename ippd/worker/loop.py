@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import threading
 import time
 from collections.abc import Callable, Mapping
 from logging import getLogger
@@ -12,7 +11,8 @@ from typing import Any
 from ippd.calls import Refused, Server
 from ippd.errors import Invalid, Unavailable
 from ippd.runners import ENGINES
-from ippd.runners.tools import EngineError, Seen
+from ippd.runners.tools import EngineError, Seen, absent
+from ippd.stop import Stop
 from ippd.worker.journal import STOPPING, SUBMITTED, SUBMITTING, Entry, Journal
 from ippd.worker.steps import Site, Steps
 
@@ -37,7 +37,9 @@ class Worker:
             seen = self._look(entries)
             for entry in entries:
                 self._safely(entry, orders.get(str(entry.id), "lost"), seen)
-            held = sum(entry.path("entry.json").exists() for entry in entries)
+            held = sum(entry.held for entry in entries)
+            if why := absent(self._steps.engine):  # claimed now, experiments would only be kept from workers that can run them
+                raise EngineError(why)
             fresh = self._claim(held)
             for entry in fresh:
                 self._safely(entry, "go on", seen)
@@ -102,8 +104,13 @@ class Worker:
 
 
 def make_worker(settings: Mapping[str, Any], engine: str, clock: Callable[[], float] = time.time) -> Worker:
-    """The worker of the settings for an engine. Raises Conflict when its folder is in use, Invalid for bad words in the settings."""
+    """The worker of the settings for an engine. Raises Conflict when its folder is in use, Invalid for bad words in the settings.
+
+    Raises Unavailable when programs of the engine are missing.
+    """
     module = ENGINES[engine]
+    if why := absent(module):
+        raise Unavailable(why)
     split = {name: _words(settings, name) for name in ("resources", "container", *REQUESTS)}
     site = Site(tuple(split["resources"]), {name: settings[f"worker.{name}"] for name in REQUESTS}, settings["worker.container"])
     server = Server(settings["worker.url"])
@@ -119,7 +126,7 @@ def _words(settings: Mapping[str, Any], name: str) -> list[str]:
         raise Invalid(f"worker.{name}: {error}") from None
 
 
-def run(worker: Worker, interval: float, stop: threading.Event) -> None:
+def run(worker: Worker, interval: float, stop: Stop) -> None:
     """Round after round until `stop` is set; `interval` is in seconds. What is held stays held, and is found again."""
     while not stop.is_set():
         worker.step()

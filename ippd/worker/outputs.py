@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ippd.calls import Upload
+from ippd.runners import files
 from ippd.worker.journal import Entry
 
 LAST = 4096  # bytes at the end of a text where the last line is looked for
-CHILDREN = re.compile(r"(\d+)m([\d.]+)s")
+CHILDREN = re.compile(r"(\d{1,9})m(\d{1,9}(?:\.\d{1,9})?)s")
 
 
 def results(entry: Entry) -> list[Upload]:
@@ -30,7 +31,7 @@ def results(entry: Entry) -> list[Upload]:
     taken = {upload.name for upload in uploads}
     for name, printed in (("log.txt", "stdout.txt"), ("errors.txt", "stderr.txt")):
         path = entry.path(printed)
-        if name not in taken and path.is_file() and path.stat().st_size:
+        if name not in taken and files.size(path):
             uploads.append(Upload("file", name, path))
     return uploads
 
@@ -56,11 +57,11 @@ def usage(entry: Entry, engine: str) -> dict[str, Any]:
     found = {
         "engine": engine,
         "job": entry.engine_id or None,
-        "node": entry.text("node") or None,
-        "started_at": _number(entry.text("start")),
-        "ended_at": _number(entry.text("end")),
+        "node": entry.text("node").split("\n")[0][:255] or None,
+        "started_at": files.number(entry.text("start")),
+        "ended_at": files.number(entry.text("end")),
         "cpu_seconds": round(sum(seconds), 3) if seconds else None,
-        "peak_bytes": int(peak[-1]) * 1024 if peak and peak[-1].isdecimal() else None,
+        "peak_bytes": int(peak[-1]) * 1024 if peak and re.fullmatch("[0-9]{1,15}", peak[-1]) else None,
     }
     return {name: entry.books.get(name) if value is None else value for name, value in found.items()}
 
@@ -69,13 +70,15 @@ def reason(entry: Entry, status: int) -> str:
     """Why a program failed, in words: its last line on standard error, else its status."""
     for name in ("stderr.txt", "stdout.txt", "engine.txt"):
         try:
-            with open(entry.path(name), "rb") as file:
+            with files.opened(entry.path(name)) as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - LAST))
                 lines = file.read().decode("utf-8", "replace").split("\n")
         except OSError:
             continue
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         if last:
+            program = entry.item["backend"]["executable"]  # where it lies is not the user's business
+            last = last.removeprefix("/usr/bin/time: ").replace(program, os.path.basename(program))
             return "".join(letter if letter.isprintable() else " " for letter in last)[:300]
     return end(status)
 
@@ -83,10 +86,3 @@ def reason(entry: Entry, status: int) -> str:
 def end(status: int) -> str:
     """What an exit status says."""
     return f"the program was killed by signal {status - 128}" if status > 128 else f"the program ended with status {status}"
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

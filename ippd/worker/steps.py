@@ -1,23 +1,21 @@
 """The way of one experiment through the worker: each function takes it from one state of the journal to the next, or leaves it there."""
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from logging import getLogger
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from ippd.calls import Refused, Server, Upload
+from ippd.calls import Refused, Server
+from ippd.runners import files
 from ippd.runners.tools import ENDED as JOB_ENDED
 from ippd.runners.tools import LIVE, MEMORY, OVERTIME, REFUSED, RUNNING, STOPPED, WAITING, EngineError, Seen
-from ippd.worker import inputs, outputs
+from ippd.worker import delivery, inputs, outputs
 from ippd.worker.journal import CLAIMED, ENDED, STAGED, STOPPING, SUBMITTED, SUBMITTING, Entry
 
 TRIES = 3  # times that a living engine may refuse a job
 SETTLED = 5.0  # seconds after which a submission that was cut off has reached the engine, or never will
-LOG_PIECE = 1 << 20  # bytes of output that one step sends at most
 REASONS = {
     OVERTIME: "the job ran longer than its time limit",
     MEMORY: "the job used more memory than it may",
@@ -106,14 +104,16 @@ class Steps:
         return self._try(entry) if self._clock() - entry.since >= SETTLED or entry.tries else False
 
     def _watch(self, entry: Entry, order: str, seen: Seen | None) -> bool:
-        status = entry.text("exit")
-        if status:
-            return self._measured(entry, seen) and self._ended(entry, int(status))
+        status = entry.status()
+        if status is not None:
+            return self._measured(entry, seen) and self._ended(entry, status)
         if seen is not None and seen.state in LIVE:
             entry.gone_at = 0.0
             self._running(entry, order) if seen.state == RUNNING else self._hold(entry, order, seen.state)
-            self._send_output(entry)
-            return self._too_long(entry)
+            if self._too_long(entry, seen.state):
+                return True
+            delivery.send_output(self.server, entry)
+            return False
         return self._gone(entry, seen)
 
     def _gone(self, entry: Entry, seen: Seen | None) -> bool:
@@ -126,6 +126,8 @@ class Steps:
             return self._end(entry, "failed", exit_code=code, message=f"{REASONS[seen.state]} ({seen.note})")
         if seen is not None and seen.state == JOB_ENDED and code and entry.path("begun").exists():
             return self._end(entry, "failed", exit_code=code, message=f"{outputs.end(code)} ({seen.note})")  # before it could say so
+        if entry.text("exit"):
+            return self._end(entry, "failed", exit_code=code, message="what the job left of its exit status is no number")
         note = seen.note if seen is not None else "the batch engine knows nothing of it any more"
         return self._end(entry, "lost", message=f"the job was lost: {note}")
 
@@ -183,7 +185,7 @@ class Steps:
         return True
 
     def _say(self, entry: Entry, word: str) -> None:
-        if entry.said == "suspended" and word == "running" and entry.text("start"):
+        if entry.said == "suspended" and word == "running" and entry.started_at:
             entry.stopped_seconds += self._clock() - entry.outcome.pop("suspended_at", self._clock())
         if word == "suspended":
             entry.outcome["suspended_at"] = self._clock()
@@ -191,9 +193,15 @@ class Steps:
         entry.said = word
         entry.save()
 
-    def _too_long(self, entry: Entry) -> bool:
-        limit, start = entry.item["time_limit"], entry.text("start")
-        if not limit or not start or entry.said == "suspended" or self._clock() - float(start) - entry.stopped_seconds <= limit:
+    def _too_long(self, entry: Entry, state: str) -> bool:
+        limit = entry.item["time_limit"]
+        if not entry.started_at and (state == RUNNING or entry.path("begun").exists()):
+            # Kept from now on: the job can change what it has in its folder.
+            entry.started_at = min(files.number(entry.text("start")) or self._clock(), self._clock())
+            entry.save()
+        if not limit or not entry.started_at or entry.said == "suspended":
+            return False
+        if self._clock() - entry.started_at - entry.stopped_seconds <= limit:
             return False
         log.info("experiment %d: its time limit of %.0f s is over", entry.id, limit)
         self.engine.cancel(self.job(entry))
@@ -202,7 +210,7 @@ class Steps:
     def _stop(self, entry: Entry, order: str) -> bool:
         """Somebody else decided: cancelled, or not ours any more. The job has to go."""
         log.info("experiment %d: %s, stopping its job", entry.id, order)
-        return self._go(entry, STOPPING, outcome={"kind": order})
+        return self._go(entry, STOPPING, outcome={"kind": "ordered", "order": order})
 
     def stop(self, entry: Entry, seen: Seen | None) -> bool:
         """Go on ending a job until the engine has none of this name; then say so. Returns whether it goes on at once."""
@@ -213,55 +221,14 @@ class Steps:
             self.engine.cancel(self.job(entry))
             return False
         self.engine.clean(self.job(entry))
-        if entry.outcome["kind"] == "failed":
+        if "message" in entry.outcome:  # ours to tell: no order
             return self._measured(entry, seen) and self._end(entry, **entry.outcome)
-        if entry.outcome["kind"] == "cancelled":
+        if entry.outcome.get("order", entry.outcome.get("kind")) == "cancelled":  # the latter in entries of earlier versions
             with suppress(Refused):
                 self.server.post(f"/experiments/{entry.id}/stopped", claim=entry.claim)
         entry.forget()
         return False
 
-    def _send_output(self, entry: Entry) -> None:
-        for stream in ("stdout", "stderr"):
-            path, sent = entry.path(f"{stream}.txt"), entry.sent.get(stream, 0)
-            if not path.exists() or path.stat().st_size <= sent:
-                continue
-            with open(path, "rb") as file:
-                file.seek(sent)
-                piece = file.read(LOG_PIECE)
-            part = entry.path(f"{stream}.piece")
-            part.write_bytes(piece)
-            fields = [("claim", entry.claim), ("stream", stream), ("offset", str(sent))]
-            self.server.post_form(f"/experiments/{entry.id}/log", fields, [Upload("text", stream, part)])
-            entry.sent[stream] = sent + len(piece)
-            entry.save()
-
     def _deliver(self, entry: Entry) -> bool:
         self.engine.clean(self.job(entry))
-        outcome, where = entry.outcome, f"/experiments/{entry.id}"
-        used = json.dumps(outcome["usage"])
-        try:
-            while any(entry.sent.get(s, 0) < _size(entry.path(f"{s}.txt")) for s in ("stdout", "stderr")):
-                self._send_output(entry)
-            if outcome["kind"] == "completed":
-                found = outputs.results(entry)
-                if found:
-                    self.server.post_form(f"{where}/results", [("claim", entry.claim), ("exit_code", "0"), ("usage", used)], found)
-                else:
-                    self.server.post(f"{where}/failed", claim=entry.claim, exit_code=0, usage=used, message="the app made no results")
-            elif outcome["kind"] == "lost":
-                self.server.post(f"{where}/returned", claim=entry.claim, message=outcome["message"])
-            else:
-                told = {"exit_code": outcome["exit_code"], "message": outcome["message"], "usage": used}
-                self.server.post(f"{where}/failed", claim=entry.claim, **told)
-        except Refused as refused:
-            if refused.status not in (404, 409):
-                raise
-            log.info("experiment %d: %s", entry.id, refused)
-        log.info("experiment %d: %s", entry.id, outcome.get("message") or outcome["kind"])
-        entry.forget()
-        return False
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+        return delivery.deliver(self.server, entry)

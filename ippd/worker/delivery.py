@@ -1,0 +1,96 @@
+"""What the daemon is told of a job and gets of it: its output while it runs, and at its end results, or why there are none."""
+
+import json
+from logging import getLogger
+from typing import Any
+
+from ippd.calls import Refused, Server, Unreadable, Upload
+from ippd.runners import files
+from ippd.worker import outputs
+from ippd.worker.journal import Entry
+
+PIECE = 1 << 20  # bytes of output that one step sends at most
+STREAMS = ("stdout", "stderr")
+OVER = (404, 409)  # the experiment is not ours any more
+FULL = 507
+FULL_TRIES = 20  # rounds in which the daemon may have no space
+FOR_EVER = (400, 413, 422, FULL)  # what will be refused again
+log = getLogger("ippd.worker")
+
+
+def send_output(server: Server, entry: Entry) -> None:
+    """Send what the program has printed since the last time, a piece of each stream at most."""
+    for stream in STREAMS:
+        path, sent = entry.path(f"{stream}.txt"), entry.sent.get(stream, 0)
+        if files.size(path) <= sent:
+            continue
+        with files.opened(path) as file:
+            file.seek(sent)
+            piece = file.read(PIECE)
+        part = entry.record.with_suffix(".piece")
+        part.write_bytes(piece)
+        fields = [("claim", entry.claim), ("stream", stream), ("offset", str(sent))]
+        server.post_form(f"/experiments/{entry.id}/log", fields, [Upload("text", stream, part)])
+        entry.sent[stream] = sent + len(piece)
+        entry.save()
+
+
+def deliver(server: Server, entry: Entry) -> bool:
+    """Tell how an experiment ended, with its results, and forget it; returns whether there is something else to tell at once.
+
+    Results that will never arrive make it fail with the reason. Raises Unavailable and Refused for what a later round may mend.
+    """
+    try:
+        _tell(server, entry)
+    except Refused as refused:
+        if refused.status == FULL and entry.tries < FULL_TRIES:
+            entry.tries += 1
+            entry.save()
+            raise
+        if refused.status in FOR_EVER:
+            return _refused(entry, str(refused))
+        if refused.status not in OVER:
+            raise
+        log.info("experiment %d: %s", entry.id, refused)
+    except Unreadable as error:
+        return _refused(entry, str(error))
+    except OSError as error:
+        return _refused(entry, f"a file cannot be read: {error.strerror or error}")
+    log.info("experiment %d: %s", entry.id, entry.outcome.get("message") or entry.outcome["kind"])
+    entry.forget()
+    return False
+
+
+def _tell(server: Server, entry: Entry) -> None:
+    outcome, where = entry.outcome, f"/experiments/{entry.id}"
+    used = json.dumps(outcome["usage"])
+    while not outcome.get("refused") and any(entry.sent.get(name, 0) < files.size(entry.path(f"{name}.txt")) for name in STREAMS):
+        send_output(server, entry)
+    if outcome["kind"] == "completed":
+        found = outputs.results(entry)
+        if found:
+            server.post_form(f"{where}/results", [("claim", entry.claim), ("exit_code", "0"), ("usage", used)], found)
+        else:
+            server.post(f"{where}/failed", claim=entry.claim, exit_code=0, usage=used, message="the app made no results")
+    elif outcome["kind"] == "lost":
+        server.post(f"{where}/returned", claim=entry.claim, message=outcome["message"])
+    else:
+        told = {"exit_code": outcome["exit_code"], "message": outcome["message"], "usage": used}
+        server.post(f"{where}/failed", claim=entry.claim, **told)
+
+
+def _refused(entry: Entry, why: str) -> bool:
+    """Once: tell that instead, without the output; twice: without what was measured, too; then there is nothing left to be told."""
+    told, times = entry.outcome, entry.outcome.get("refused", 0) + 1
+    log.error("experiment %d: what the job left cannot be delivered: %s", entry.id, why)
+    if times > 2:
+        entry.forget()  # its lease runs out
+        return False
+    known: dict[str, Any] = {"exit_code": told.get("exit_code"), "message": told.get("message"), "usage": told["usage"]}
+    if told["kind"] == "completed":
+        known |= {"exit_code": 0, "message": f"the results cannot be delivered: {why}"}
+    known |= {"usage": {}} if times > 1 else {}
+    kind = "lost" if told["kind"] == "lost" else "failed"
+    entry.outcome, entry.tries = {"kind": kind, "refused": times, **known}, 0
+    entry.save()
+    return True

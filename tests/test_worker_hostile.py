@@ -1,0 +1,210 @@
+"""What a job can do to the worker that runs it, and what the daemon can refuse: each test says which bad input it tries."""
+
+import json
+import os
+
+import pytest
+
+from ippd.calls import Unreadable, Upload
+from ippd.permissions import OPERATOR
+from ippd.runners import files, local
+from ippd.worker import delivery
+from ippd.worker.journal import Journal
+from workerkit import rig_over, running
+
+
+@pytest.fixture(scope="module")
+def engine():
+    with running("local") as made:
+        yield made
+
+
+@pytest.fixture
+def rig(make_portal, engine, tmp_path):
+    with rig_over(make_portal, engine, tmp_path) as made:
+        yield made
+
+
+def add(rig, name, script):
+    """An app whose program is a line of shell in the job's folder work/."""
+    folder = rig.folder.parent / "apps"
+    (folder / f"{name}.sh").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / f"{name}.sh").chmod(0o755)
+    (folder / f"{name}.json").write_text(json.dumps({"Executable": f"{name}.sh"}))
+
+
+def begun(rig, script, **run):
+    """A worker, and an experiment of such an app that runs."""
+    add(rig, "odd", script)
+    id = rig.submit(rig.ada, app="odd", **run)
+    worker = rig.worker()
+    rig.until(worker, rig.status(id, "running"))
+    return worker, id
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_experiment_that_the_daemon_has_failed_is_let_go(rig, again):
+    """Bad input: somebody else fails it while its job runs (POST /experiments/ID/failed); and a worker that begins anew with that."""
+    id = rig.submit(rig.ada, "wait")
+    worker = rig.worker(worker__slots=1)
+    rig.until(worker, rig.status(id, "running"))
+    rig.core.experiments.fail(OPERATOR, id, None, "by hand")
+    if again:
+        worker.step()
+        worker.close()
+        rig.workers.clear()
+        worker = rig.worker(worker__slots=1)
+    rig.until(worker, lambda: not rig.jobs())
+    assert (rig.get(id)["status"], rig.get(id)["message"]) == ("failed", "by hand") and worker.step() == 0
+
+
+BAD = {
+    "no JSON": lambda kept: "{",
+    "another type": lambda kept: "[]",
+    "nothing": lambda kept: "",
+    "deep": lambda kept: "[" * 100_000,
+    "NaN": lambda kept: json.dumps(kept | {"since": float("nan")}),
+    "another experiment": lambda kept: json.dumps(kept | {"item": kept["item"] | {"id": 4711}}),
+    "a step that is none": lambda kept: json.dumps(kept | {"step": "x"}),
+    "a word for a number": lambda kept: json.dumps(kept | {"since": "x"}),
+    "no backend": lambda kept: json.dumps(kept | {"item": {"id": kept["item"]["id"], "claim": kept["item"]["claim"]}}),
+    "a field too many": lambda kept: json.dumps(kept | {"x": 1}),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_broken_entry_fails_its_experiment_and_no_other(rig, kind):
+    """Bad input: a record in the journal that is not one any more."""
+    bad, good = rig.submit(rig.ada, "wait"), rig.submit(rig.ada, "wait")
+    worker = rig.worker()
+    rig.until(worker, lambda: rig.status(bad, "running")() and rig.status(good, "running")())
+    (record,) = (rig.folder / "worker" / "journal").glob(f"ippd-{bad}-*.json")
+    record.write_text(BAD[kind](json.loads(record.read_text())))
+    rig.until(worker, rig.status(bad))
+    rig.go.touch()
+    rig.until(worker, rig.status(good))
+    assert rig.get(good)["status"] == "completed" and rig.get(bad)["status"] == "failed"
+    assert rig.get(bad)["message"] == "the worker's record of this experiment cannot be read"
+    assert record.with_suffix(".bad").exists() and rig.jobs() == []
+
+
+def test_an_entry_of_an_earlier_version_is_found(rig):
+    """It lay in the job's folder, and knew fewer things."""
+    id = rig.submit(rig.ada, "wait")
+    worker = rig.worker()
+    rig.until(worker, rig.status(id, "running"))
+    (record,) = (rig.folder / "worker" / "journal").glob("*.json")
+    kept = json.loads(record.read_text())
+    del kept["started_at"]
+    (rig.jobs()[0] / "entry.json").write_text(json.dumps(kept))
+    record.unlink()
+    rig.go.touch()
+    rig.until(worker, rig.status(id))
+    assert rig.get(id)["status"] == "completed" and rig.ran(id) == 1 and rig.jobs() == []
+
+
+FOLDER = ["echo '{' >../entry.json", "rm ../exit; mkfifo e && mv e ../exit", "echo abc >../exit", "mkfifo ../e && mv ../e ../stdout.txt",
+          "echo nan >../start; echo inf >../end", "rm ../node; mkfifo ../node", "echo 1.2.3m1.2.3s >../times", "mkfifo ../stdout.piece",
+          "ln -sf /etc/passwd ../peak", "printf '%s' $$ >../pid.new; touch -d 2099-01-01 ../asked"]  # fmt: skip
+
+
+@pytest.mark.parametrize("script", FOLDER)
+def test_what_a_job_writes_into_its_folder_harms_neither_worker_nor_itself(rig, script):
+    """Bad input: pipes, links, words and numbers that are none, under the names that the worker reads."""
+    worker, id = begun(rig, f"echo 1 >results/one; {script}; while [ ! -e {rig.go} ]; do sleep 0.1; done")
+    other = rig.submit(rig.ada, "wait")
+    for _ in range(3):
+        worker.step()
+    rig.go.touch()
+    rig.until(worker, lambda: rig.status(id)() and rig.status(other)())
+    assert rig.get(other)["status"] == rig.get(id)["status"] == "completed", rig.get(id)
+    assert rig.jobs() == [] and worker.step() == 0
+
+
+@pytest.mark.parametrize("time", ["nan", "99999999999", "-inf", "x", ""])
+def test_a_job_cannot_move_its_time_limit(rig, time):
+    """Bad input: a start that is no time, or one to come."""
+    _, id = begun(rig, f"echo '{time}' >../start; sleep 100", time_limit=1)
+    rig.until(rig.workers[0], rig.status(id))
+    assert (rig.get(id)["status"], rig.get(id)["message"]) == ("failed", "the job ran longer than its time limit of 1 s")
+
+
+def test_a_job_that_leaves_no_exit_status_fails(rig):
+    """Bad input: a word instead of the number, and the script killed before it can write that."""
+    add(rig, "odd", "echo abc >../exit; kill -9 $(cut -d' ' -f1 ../pid)")
+    id = rig.submit(rig.ada, app="odd")
+    rig.until(rig.worker(), rig.status(id))
+    assert (rig.get(id)["status"], rig.get(id)["message"]) == ("failed", "what the job left of its exit status is no number")
+
+
+@pytest.mark.skipif(not local.REAPS, reason="this kernel is older than Linux 3.4")
+def test_a_cancelled_experiment_is_gone_with_what_escaped(rig):
+    """Bad input: a process without the job's name, in a session of its own, that ignores SIGTERM."""
+    hidden = "sh -c 'trap \"\" TERM; echo $$ >hidden; while :; do sleep 0.1; done'"
+    worker, id = begun(rig, f"env -i setsid -f {hidden}; sleep 100")
+    place = rig.jobs()[0] / "work" / "hidden"
+    rig.until(worker, lambda: files.text(place))
+    pid = int(files.text(place))
+    rig.core.experiments.cancel(rig.ada, id)
+    rig.until(worker, lambda: rig.core.experiments.gone(rig.ada, id))
+    assert (local._stat(pid) or "Z")[0] in "ZX" and not rig.jobs()
+
+
+@pytest.mark.parametrize("script", ["i=0; while [ $i -lt 3000 ]; do : >results/$i; i=$((i + 1)); done", "truncate -s 200G results/big"])
+def test_results_that_the_daemon_will_never_take_fail_the_experiment(rig, script):
+    """Bad input: more files, and more bytes, than it takes."""
+    add(rig, "odd", script)
+    id = rig.submit(rig.ada, app="odd")
+    worker = rig.worker()
+    rig.until(worker, rig.status(id), 80)
+    assert rig.get(id)["status"] == "failed" and rig.get(id)["exit_code"] == 0
+    assert rig.get(id)["message"].startswith("the results cannot be delivered: "), rig.get(id)
+    assert rig.jobs() == [] and worker.step() == 0
+
+
+def test_results_that_cannot_be_read_fail_the_experiment(rig, monkeypatch):
+    """Bad input: a result that is gone when it is to be sent."""
+    add(rig, "odd", "echo 1 >results/one")
+    id = rig.submit(rig.ada, app="odd")
+    found = delivery.outputs.results
+
+    def removed(entry):
+        made = found(entry)
+        made[0].path.unlink()
+        return made
+
+    monkeypatch.setattr(delivery.outputs, "results", removed)
+    rig.until(rig.worker(), rig.status(id))
+    assert rig.get(id)["message"] == "the results cannot be delivered: a file cannot be read: No such file or directory"
+
+
+def test_a_file_that_fails_while_it_is_sent_ends_the_call_and_not_the_next_one(rig):
+    """Bad input: a folder in the place of a file."""
+    server, folder = rig.worker()._steps.server, rig.folder / "a folder"
+    folder.mkdir()
+    for number in range(40):  # some file systems count the bytes of a folder by its names
+        (folder / str(number)).touch()
+    with pytest.raises(Unreadable, match="the file a folder cannot be read: Is a directory"):
+        server.post_form("/experiments/1/log", [("claim", "x")], [Upload("text", "stdout", folder)])
+    assert server.post_json("/experiments/heartbeats", {"claims": {}}) == {"answers": {}}
+
+
+def test_what_was_measured_wrongly_is_left_out_when_it_is_refused(rig):
+    """Bad input: a record of an ended job with a time that is none, as earlier versions could write it."""
+    worker, id = begun(rig, f"while [ ! -e {rig.go} ]; do sleep 0.1; done")
+    (record,) = (rig.folder / "worker" / "journal").glob("*.json")
+    used = {"engine": "local", "started_at": "x"}
+    outcome = {"kind": "failed", "exit_code": 3, "message": "it went wrong", "usage": used}
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"step": "ended", "outcome": outcome}))
+    rig.until(worker, rig.status(id))
+    assert (rig.get(id)["exit_code"], rig.get(id)["message"]) == (3, "it went wrong") and rig.jobs() == []
+
+
+def test_a_folder_that_no_entry_names_is_removed(tmp_path):
+    """Bad input: what a crash left between the folder and its record; and a pipe where an earlier version had that."""
+    journal = Journal(tmp_path)
+    for name in ("ippd-1-ab", "ippd-2-cd"):
+        (tmp_path / "jobs" / name).mkdir()
+    os.mkfifo(tmp_path / "jobs" / "ippd-2-cd" / "entry.json")
+    assert journal.entries() == [] and list((tmp_path / "jobs").iterdir()) == []
+    journal.close()
