@@ -48,7 +48,9 @@ class Daemon:
             "LD_PRELOAD": str(_clock_library(folder.parent)), "TEST_CLOCK": str(self._clock),
         }  # fmt: skip
         overrides = [word for name, text in settings.items() for word in ("--set", f"{name}={text}")]
-        self.process = subprocess.Popen(program.words(*overrides, "serve"), env=environ, stderr=subprocess.PIPE, text=True)
+        # In a session of its own: a group of processes that loses its terminal while one of it is held gets SIGHUP, all of it.
+        self.process = subprocess.Popen(
+            program.words(*overrides, "serve"), env=environ, stderr=subprocess.PIPE, text=True, start_new_session=True)  # fmt: skip
         self._wait(lambda: " serves\n" in self.log)
         self.public, self.local = (int(re.search(rf"{name} listener: https?://127\.0\.0\.1:(\d+)", self.log)[1])
                                    for name in ("public", "local"))  # fmt: skip
