@@ -197,6 +197,21 @@ def test_what_an_ended_local_job_left_behind_is_gone_before_its_end_is_written(m
     assert not alive((job.folder / "work" / "hidden").read_text()) and (job.folder / "exit").read_text() == "3\n"
 
 
+# As a container's: without the job's name, it waits for a program that has it, and then has 3 s of work with what that leaves.
+HELPER = """env -u IPPD_JOB setsid sh -c '(trap "" TERM; IPPD_JOB=%s; export IPPD_JOB; exec sleep 100) & wait; sleep 3; echo tidy >tidy' &
+echo begun; sleep 100"""
+
+
+@pytest.mark.skipif(not local.REAPS, reason="this kernel is older than Linux 3.4")
+def test_the_helper_of_a_container_that_had_to_be_killed_may_put_it_away(make_job):
+    """Bad input: a program that ignores SIGTERM below a helper; both were killed at once, and podman kept a container that was none."""
+    job = make_job("/bin/sh", "-c", 'eval "$(printf "$0" "$IPPD_JOB")"', HELPER)
+    local.submit(job)
+    until(lambda: files.text(job.folder / "stdout.txt") == "begun" and len(local._all(job)) > 3)
+    end(job)
+    assert files.text(job.folder / "work" / "tidy") == "tidy" and local._all(job) == []
+
+
 def test_what_a_killed_local_job_left_behind_is_killed(make_job):
     job = make_job("/bin/sh", "-c", "setsid sleep 100 >/dev/null 2>&1 & sleep 100")
     local.submit(job)

@@ -24,7 +24,8 @@ _LIBC = ctypes.CDLL(None)
 # Whether a job's first process gets all that escaped from its parents, and so nothing of a job is out of sight.
 REAPS = _LIBC.prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(ctypes.c_int()), 0, 0, 0) == 0
 
-_asked: dict[str, float] = {}  # when a job was asked to end; a worker that begins anew asks again
+# When a job was first asked to end, and which of its processes were; a worker that begins anew asks again.
+_asked: dict[str, tuple[float, set[int]]] = {}
 _children: list[subprocess.Popen[bytes]] = []
 
 
@@ -137,19 +138,24 @@ def _signal(pids: Iterable[int], *signals: signal.Signals) -> None:
 
 
 def cancel(job: Job) -> None:
-    """Ask all processes of a job to end; kill those that are there later.
+    """Ask all processes of a job to end, each once; kill those that are there later.
 
     The first is left to the end: it ends what is below it without the job's name (see the launcher), as helpers of containers, which
     have to put things in order when their container is gone.
     """
     pids, first, mark = _all(job), _process(job.folder), _mark(job.name)
-    waited = time.monotonic() - _asked.setdefault(job.name, time.monotonic())
+    since, asked = _asked.setdefault(job.name, (time.monotonic(), set()))
+    waited = time.monotonic() - since
     others = [pid for pid in pids if pid != first]
+    named = [pid for pid in others if mark in _parts(pid, "environ")]
     if waited > 3 * PATIENCE:
         _signal(others or pids, signal.SIGKILL)
+    elif waited > PATIENCE:
+        _signal(named, signal.SIGKILL)
     else:
-        _signal([pid for pid in others if mark in _parts(pid, "environ")], signal.SIGKILL if waited > PATIENCE else signal.SIGTERM)
-    _signal(pids, signal.SIGCONT)
+        _signal([pid for pid in named if pid not in asked], signal.SIGTERM)
+    _signal([pid for pid in pids if pid not in asked], signal.SIGCONT)
+    asked.update(pids)
 
 
 def suspend(job: Job) -> None:
