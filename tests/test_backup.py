@@ -202,6 +202,34 @@ def test_the_clock_makes_backups_and_keeps_a_few(make_core, clock, tmp_path):
         assert verify(file).damage == []
 
 
+def test_backups_by_the_clock_told_nobody_of_damage_and_removed_the_last_good_copy(make_core, clock, tmp_path, caplog):
+    """Bad input: a file whose bytes have changed on the disk, then one that is gone as well."""
+    core = make_core(backup__directory=tmp_path / "backups", backup__keep=1, notify__admin_email="admin@example.org")
+    core.experiments.submit(join(core), echo(("scan.nii", b"scan"), ("mask.nii", b"mask")))
+    assert core.backups.scheduled(SYSTEM) == 1
+    one, two = sorted(path for path in core.blobs.folder.glob("*/*") if path.is_file())
+    one.write_bytes(b"other")
+    for _ in range(2):
+        clock.forward(days=1)
+        assert core.backups.scheduled(SYSTEM) == 1
+    two.unlink()
+    clock.forward(days=1)
+    assert core.backups.scheduled(SYSTEM) == 1
+    kept = stamped(tmp_path / "backups", "ippd")
+    assert len(kept) == 4
+    with open(kept[0][1], "rb") as file:
+        assert verify(file).damage == []
+    assert caplog.text.count(f"{one.name} is not what was stored") == 3 and caplog.text.count(f"{two.name} is missing") == 1
+    mails = core.store.all("SELECT * FROM outbox WHERE kind = 'backup_damaged' ORDER BY id")
+    assert [(mail["recipient"], mail["subject"]) for mail in mails] == [
+        ("admin@example.org", "Damaged files in the backup: 1"), ("admin@example.org", "Damaged files in the backup: 2")]
+    assert f"{one.name} is not what was stored" in mails[0]["body"] and str(kept[1][1]) in mails[0]["body"]
+    core.experiments.remove(OPERATOR, 1)
+    clock.forward(days=1)
+    assert core.backups.scheduled(SYSTEM) == 1
+    assert len(stamped(tmp_path / "backups", "ippd")) == 1
+
+
 def test_no_backup_is_begun_where_it_does_not_fit(make_core, tmp_path):
     core = make_core(backup__directory=tmp_path / "backups")
     core.experiments.submit(join(core), echo(("scan.nii", b"small")))

@@ -35,14 +35,16 @@ def test_every_cause_has_its_notice(core, script, clock):
     clock.forward(days=84)
     core.housekeeping.notice_expiry(SYSTEM)
     core.notifications.add("certificate_expiring", days=3, path="/etc/ippd/certificate.pem")
+    core.notifications.add("backup_damaged", path="/backup/ippd.tar", count=1, damage="1/2 is missing")
     core.notifications.notify(script, "ada@example.org", "hello")
     core.users.deny(OPERATOR, 1)
     kinds = [notice["kind"] for notice in reversed(core.notifications.list(OPERATOR))]
     assert kinds == ["approve_account", "approved", "completed", "failed", "password_reset", "known_address", "expiring",
-                     "expiring", "certificate_expiring", "message", "denied"]  # fmt: skip
+                     "expiring", "certificate_expiring", "backup_damaged", "message", "denied"]  # fmt: skip
     assert set(kinds) == set(TEMPLATES)
     recipients = dict(core.store.tuples("SELECT kind, recipient FROM outbox"))
-    assert {kind for kind, to in recipients.items() if to == "admin@example.org"} == {"approve_account", "certificate_expiring"}
+    administrators = {"approve_account", "certificate_expiring", "backup_damaged"}
+    assert {kind for kind, to in recipients.items() if to == "admin@example.org"} == administrators
     bodies = dict(core.store.tuples("SELECT kind, body FROM outbox"))
     assert "ippd user approve 1" in bodies["approve_account"]
     assert "hooks.slack.com" not in bodies["approve_account"]

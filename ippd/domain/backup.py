@@ -1,6 +1,8 @@
 """Backups: made while the daemon serves, kept for a number of times, checked and put back."""
 
 import calendar
+import hashlib
+import logging
 import os
 import sqlite3
 import tempfile
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 STAMP = "%Y%m%dT%H%M%SZ"
 LEFT = 86400.0  # seconds after which what a killed backup left is removed
+MOST_TOLD = 20  # sentences about damage in a message; the log has all of them
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -102,7 +107,8 @@ class Backups:
     def scheduled(self, actor: Actor) -> int:
         """Make a backup in `backup.directory` when the last one there is older than `backup.interval`; keep `backup.keep`.
 
-        Returns how many were made. Raises NoSpace when there is no room for one beside the reserve.
+        Damaged files are logged, the administrator hears of them, and no older backup is removed: one of them may be the last that
+        has these files. Returns how many were made. Raises NoSpace when there is no room for one beside the reserve.
         """
         settings, now = self._core.settings, self._core.clock()
         if not settings["backup.directory"]:
@@ -114,10 +120,23 @@ class Backups:
         if kept and now - kept[-1][0] < settings["backup.interval"]:
             return 0
         check_room(folder, self.size(actor) + settings["data.reserve"])
-        with whole_file(folder / name("ippd", now)) as file:
-            self.make(actor, file)
-        prune(folder, "ippd", settings["backup.keep"])
+        path = folder / name("ippd", now)
+        with whole_file(path) as file:
+            made = self.make(actor, file)
+        if made.damage:
+            self._tell(path, made.damage)
+        else:
+            prune(folder, "ippd", settings["backup.keep"])
         return 1
+
+    def _tell(self, path: Path, damage: list[str]) -> None:
+        """Log damage and tell the administrator: once, and again when it is another."""
+        for sentence in damage:
+            log.error("%s: damaged before the backup was made: %s", path, sentence)
+        told = damage[:MOST_TOLD] + ([f"and {len(damage) - MOST_TOLD} more"] if len(damage) > MOST_TOLD else [])
+        key = f"damage:{hashlib.sha256(repr(damage).encode()).hexdigest()}"
+        with self._core.store.write():
+            self._core.notifications.add("backup_damaged", unique=key, path=str(path), count=len(damage), damage="\n".join(told))
 
     def _clean(self, folder: Path) -> None:
         """Remove what backups left that were killed in the middle."""

@@ -72,6 +72,12 @@ TEMPLATES: dict[str, Template] = {
         "the daemon: no connection is dropped.",
         ADMINISTRATOR,
     ),
+    "backup_damaged": Template(
+        "Damaged files in the backup: {count}",
+        "The backup {path} was made, but files were missing or damaged before:\n\n{damage}\n\n"
+        "The log has all of them. Older backups may still hold these files: none is removed as long as there is damage.",
+        ADMINISTRATOR,
+    ),
     "message": Template("Message about your work", "{message}", OWNER),
 }
 
@@ -79,7 +85,7 @@ TEMPLATES: dict[str, Template] = {
 SECRET_KINDS = ("password_reset",)
 
 # Facts that may have several lines.
-LONG_FACTS = ("message",)
+LONG_FACTS = ("message", "damage")
 
 # Facts that may be left out. A profile never shows a webhook: it is a password.
 OPTIONAL: dict[str, Any] = {"name": "", "exit_code": None, "message": None, "profile": {}}
