@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 import bcrypt
@@ -52,4 +53,7 @@ class Passwords:
 
 
 def _be_patient() -> None:
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PATIENCE)
+    # nice(2) is about the calling thread on Linux. It adds: everybody may do that, also in a daemon that is patient already. Nobody's
+    # log-in fails for a thread that is not.
+    with suppress(OSError):
+        os.nice(PATIENCE)
