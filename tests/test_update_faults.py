@@ -209,6 +209,31 @@ def test_an_update_that_is_killed_while_a_broken_program_takes_over(host):
     assert sorted(path.name for path in host.program.parent.iterdir()) == ["ippd", "ippd.previous"] and host.version() == "2.0"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a mount namespace")
+def test_an_update_where_the_unit_lets_nothing_be_written_ended_in_an_error_without_advice(host):
+    """ProtectSystem=full makes /usr a read-only file system, which says EROFS and not EACCES; bad input: an update cut short there, too."""
+    host.release("2.0")
+    frontend(host, "5.0", {"index.html": b"five"})
+    assert host.run("update", "2.0").returncode == 0
+    host.release("3.0")
+    mounts = f"for it in {host.program.parent} {host.folder}/www; do mount --bind $it $it && mount -o remount,ro,bind $it || exit 9; done"
+    (host.folder / "www").mkdir()
+    at = f"--set=public.frontend={host.folder}/www/frontend"
+
+    def protected(*words):
+        words = ["unshare", "-m", "--propagation", "private", "sh", "-c", f'{mounts}; exec "$@"', "sh", host.program, *words]
+        done = subprocess.run(words, capture_output=True, text=True, env=host.environ, timeout=120)
+        assert done.returncode == 1, done.stderr
+        return done.stderr
+
+    advice = f"this account may not replace {host.program}: let root run ippd update"
+    assert protected("update", "3.0") == f"ippd: {advice}\n"
+    assert protected("update", "--back") == f"ippd: {advice} --back\n"
+    assert f"may not replace {host.folder}/www/frontend: let root" in protected(at, "update", "--frontend", "5.0")
+    swap.marker(host.program).write_text(json.dumps({"version": "2.0", "size": 1, "sha256": "", "daemon": 0}))
+    assert f"may not mend {host.program}: let root" in protected("update", "3.0")
+
+
 def test_updates_that_are_killed_at_each_step(tmp_path):
     """Without a daemon, which says nothing then: what was there before is there again, wherever the update came to."""
     for steps in range(4):

@@ -20,7 +20,7 @@ FIRST = "before-updates"  # what a frontend is called that no release has brough
 def take_in(link: Path, release: releases.Release, source: IO[bytes], check: bool) -> None:
     """Unpack an archive beside `link` and let the link lead to it; with `check`, only unpack it and look.
 
-    Raises Forbidden for an archive that is not the signed one, Invalid for one that is no frontend, Conflict, PermissionError.
+    Raises Forbidden for an archive that is not the signed one, Invalid for one that is no frontend, Conflict, OSError.
     """
     place = Path(f"{link}.versions") / release.version
     if not place.parent.exists():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ippd import VERSION, releases
 from ippd.domain import frontends
@@ -63,17 +63,20 @@ class Updates:
                 raise Conflict(f"version {release.version} is in its place already")
             if not check:
                 _refuse_older(_version(target), release.version, allow_older)
-            try:
-                with whole_file(new, 0o755) as copy:
-                    releases.copy(release, source, copy)
-                self._try(new, release.version)
-                if not check and not swap.swap(target, new, release, self._folder):
-                    raise Unavailable(f"version {release.version} did not become ready: {VERSION} goes on, and is in its place again")
-            except PermissionError as error:
-                raise Forbidden(f"this account may not replace {target}: let root run ippd update") from error
-            finally:
-                new.unlink(missing_ok=True)
+            with host_account.may(f"this account may not replace {target}: let root run ippd update"):
+                self._put(target, new, release, source, check)
         return release.version
+
+    def _put(self, target: Path, new: Path, release: releases.Release, source: BinaryIO, check: bool) -> None:
+        """Unpack a release to `new`, try it and, if it is not only a check, put it in place."""
+        try:
+            with whole_file(new, 0o755) as copy:
+                releases.copy(release, source, copy)
+            self._try(new, release.version)
+            if not check and not swap.swap(target, new, release, self._folder):
+                raise Unavailable(f"version {release.version} did not become ready: {VERSION} goes on, and is in its place again")
+        finally:
+            new.unlink(missing_ok=True)
 
     @permits("version.update")
     def back(self, actor: Actor) -> tuple[str, str]:
@@ -150,12 +153,9 @@ class Updates:
         """Let `work` write beside the frontend's link; when root calls, as who could exchange what it makes there before it is written."""
 
         def do() -> None:
-            try:
+            who = host_account.name()
+            with host_account.may(f"{who} may not replace {link}: let root, or who owns {link.parent}, run ippd update --frontend"):
                 work()
-            except PermissionError as error:
-                raise Forbidden(
-                    f"{host_account.name()} may not replace {link}: let root, or who owns {link.parent}, run ippd update --frontend"
-                ) from error
 
         settings: Any = self._core.settings
         account = None
@@ -234,10 +234,8 @@ class Updates:
 
     def _mend(self, target: Path) -> bool:
         """Whether an update of the program that was killed in the middle was found, and finished or undone."""
-        try:
+        with host_account.may(f"an update was cut short, and this account may not mend {target}: let root run ippd update --back"):
             done = swap.mend(target, self._folder)
-        except PermissionError as error:
-            raise Forbidden(f"an update was cut short, and this account may not mend {target}: let root run ippd update --back") from error
         if done:
             LOG.warning("%s", done)
         return bool(done)
@@ -245,13 +243,11 @@ class Updates:
     def _exchange(self, target: Path) -> None:
         """Exchange the program and the one before it."""
         previous, spare = target.with_name(target.name + PREVIOUS), target.with_name(f".{target.name}.spare")
-        spare.unlink(missing_ok=True)
-        try:
+        with host_account.may(f"this account may not replace {target}: let root run ippd update --back"):
+            spare.unlink(missing_ok=True)
             os.link(target, spare)
-        except PermissionError as error:
-            raise Forbidden(f"this account may not replace {target}: let root run ippd update --back") from error
-        previous.rename(target)
-        spare.rename(previous)
+            previous.rename(target)
+            spare.rename(previous)
 
 
 def _refuse_older(now: str, release: str, allowed: bool) -> None:

@@ -1,11 +1,12 @@
 """Accounts of the host that root goes on as: what other accounts can exchange under root's hands is none of root's business."""
 
+import errno
 import json
 import os
 import pwd
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from ippd import errors
 from ippd.errors import Forbidden, IppdError
 
 MOST_LINKS = 40  # on one path, as in Linux
+MAY_NOT = (errno.EACCES, errno.EPERM, errno.EROFS)  # the last one is what ProtectSystem= of systemd makes of a folder
 
 
 class Account(NamedTuple):
@@ -43,6 +45,17 @@ def name() -> str:
         return f"the account {pwd.getpwuid(os.geteuid()).pw_name}"
     except KeyError:
         return f"the account with the number {os.geteuid()}"
+
+
+@contextmanager
+def may(sentence: str) -> Iterator[None]:
+    """Raise Forbidden with this sentence when what the block does with files is not for this account, or for this process, to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in MAY_NOT:
+            raise
+        raise Forbidden(sentence) from error
 
 
 def safe_for_root(path: Path) -> Account | None:
