@@ -142,8 +142,10 @@ def _from_file(path: str | None, problems: list[str]) -> tuple[str, Texts]:
 
 def _from_environment(environ: Mapping[str, str], problems: list[str]) -> Texts:
     variables = {row.variable: row for row in SETTINGS}
+    # Other programs have variables of their own that begin with IPPD_, and a job has IPPD_JOB from us: only what could be a setting counts.
+    sections = tuple({f"IPPD_{row.name.partition('.')[0].upper()}_" for row in SETTINGS})
     for name in sorted(environ):
-        if name.startswith("IPPD_") and name not in variables and name != "IPPD_CONFIG":
+        if name.startswith(sections) and name not in variables:
             problems.append(f"{name}: there is no such setting{_near(name, variables)}")
     old = [(row, environ[row.env], row.env) for row in SETTINGS if row.env and environ.get(row.env)]
     return old + [(row, environ[name], name) for name, row in variables.items() if name in environ]

@@ -153,6 +153,14 @@ def test_mistakes_in_the_environment_and_in_flags_name_them():
     ]
 
 
+def test_a_variable_of_another_program_that_began_with_our_name_stopped_every_command():
+    """Bad input: names without a section, of a section that is none, and of a section without a name; those of jobs and of the build."""
+    others = ("IPPD_JOB", "IPPD_BUILD_CACHE", "IPPD_BINARY", "IPPD_SEED", "IPPD_CONFIG", "IPPD_", "IPPD", "IPPD_PUBLIC", "IPPD_PUBLICITY_X")
+    found = load("", dict.fromkeys(others, ""))
+    assert {found.source(name) for name in found} == {"default"}
+    assert problems("", dict.fromkeys((*others, "IPPD_PUBLIC_X_Y_Z"), "")) == ["IPPD_PUBLIC_X_Y_Z: there is no such setting"]
+
+
 def test_a_bad_secret_is_refused_without_being_repeated():
     found = problems("", {"IPPD_MAIL_PASSWORD": "hunter2\x07", "ADMIN_SLACK": "ftp://hooks/T/B/hunter2"})
     assert found == ["ADMIN_SLACK: notify.admin_slack: the value is not a URL (https://host/...)",
