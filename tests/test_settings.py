@@ -158,7 +158,7 @@ def test_a_variable_of_another_program_that_began_with_our_name_stopped_every_co
     others = ("IPPD_JOB", "IPPD_BUILD_CACHE", "IPPD_BINARY", "IPPD_SEED", "IPPD_CONFIG", "IPPD_", "IPPD", "IPPD_PUBLIC", "IPPD_PUBLICITY_X")
     found = load("", dict.fromkeys(others, ""))
     assert {found.source(name) for name in found} == {"default"}
-    assert problems("", dict.fromkeys((*others, "IPPD_PUBLIC_X_Y_Z"), "")) == ["IPPD_PUBLIC_X_Y_Z: there is no such setting"]
+    assert problems("", dict.fromkeys((*others, "IPPD_APPS_NONSENSE"), "")) == ["IPPD_APPS_NONSENSE: there is no such setting"]
 
 
 def test_a_bad_secret_is_refused_without_being_repeated():
