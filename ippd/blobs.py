@@ -41,6 +41,7 @@ class Blobs:
         self.incoming = self.folder / "incoming"
         self.reserve = reserve
         self.reserve_file = reserve_file
+        self._flushed: set[int] = set()  # users whose folders are on the disk
 
     def prepare(self) -> None:
         """Make the folders (mode 0700) and the reserve."""
@@ -70,8 +71,7 @@ class Blobs:
                 with contextlib.suppress(OSError):  # a file system without locks: then the sweep goes by the time alone
                     flock(file, LOCK_EX)  # until it has its name: the sweep sees by it that the writer lives
                 size, digest = self._stream(file, chunks, limit)
-                target = self.folder / str(owner)
-                target.mkdir(mode=0o700, exist_ok=True)
+                target = self._folder_of(owner)
                 partial.rename(target / name)
             flush_folder(target)
         except OSError as error:
@@ -86,10 +86,9 @@ class Blobs:
 
     def link(self, owner: int, name: str, size: int, sha256: str) -> Blob:
         """A second name for the bytes of the blob `name`, of the user `owner`. Raises NotFound when it is gone."""
-        target = self.folder / str(owner)
         new = secrets.token_hex(16)
+        target = self._folder_of(owner)
         try:
-            target.mkdir(mode=0o700, exist_ok=True)
             os.link(self.path(name), target / new)
         except FileNotFoundError:
             raise NotFound("this file has been removed") from None
@@ -97,6 +96,18 @@ class Blobs:
         os.utime(target / new)
         flush_folder(target)
         return Blob(f"{owner}/{new}", size, sha256)
+
+    def _folder_of(self, owner: int) -> Path:
+        """The folder of a user, which is on the disk: what is flushed in a folder is lost with it."""
+        folder = self.folder / str(owner)
+        try:
+            folder.mkdir(mode=0o700)
+        except FileExistsError:
+            if owner in self._flushed:
+                return folder
+        flush_folder(self.folder)  # also when another process has just made it, and may not have come so far
+        self._flushed.add(owner)
+        return folder
 
     def _stream(self, file: FileIO, chunks: Iterable[bytes], limit: int | None) -> tuple[int, str]:
         digest, size, checked = hashlib.sha256(), 0, -CHECK_EVERY
@@ -250,4 +261,5 @@ def private_text(path: Path, make: Callable[[], str]) -> str:
         with contextlib.suppress(FileExistsError):
             os.link(temporary, path)  # a link, not a rename: the first one wins
         temporary.unlink()
+        flush_folder(path.parent)  # or tokens are given out whose secret is another one after a power cut
     return path.read_text(encoding="utf-8")

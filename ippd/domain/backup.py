@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ippd import VERSION
+from ippd.blobs import flush_folder
 from ippd.domain.archive import DATABASE, FACTS, FORMAT, SECRETS, Progress, Writer
 from ippd.errors import NoSpace
 from ippd.permissions import Actor, permits
@@ -148,7 +149,9 @@ class Backups:
 
 def before_migration(store: Store, folder: Path, keep: int, clock: Callable[[], float]) -> Path:
     """Copy a database that is about to be migrated to `folder`, under a name with its schema version; `keep` of these stay."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not folder.exists():
+        folder.mkdir(mode=0o700, parents=True)
+        flush_folder(folder.parent)
     kind = f"before-schema-{store.version() + 1}"
     path = folder / name(kind, clock(), "sqlite")
     with tempfile.TemporaryDirectory(prefix=".backup-", dir=folder) as work:
@@ -156,6 +159,7 @@ def before_migration(store: Store, folder: Path, keep: int, clock: Callable[[], 
         copy.touch(0o600)
         store.copy_to(copy)
         copy.rename(path)
+    flush_folder(folder)
     prune(folder, kind, keep, "sqlite")
     return path
 

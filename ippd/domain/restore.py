@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, BinaryIO
 
+from ippd.blobs import flush_folder
 from ippd.domain.archive import DATABASE, SECRETS, Facts, Progress, read
 from ippd.domain.backup import check_room, no_progress
 from ippd.errors import Conflict, Invalid
@@ -68,10 +69,12 @@ def restore(file: BinaryIO, folder: Path, uploads: Path, overwrite: bool = False
             verified = Verified(read(file, room.begin, room.target, progress, found), _check(folder / STAGE / DATABASE, found))
         os.sync()  # one for all: a flush per file would take hours
         (folder / UNDER_WAY).touch(0o600)
+        flush_folder(folder)  # before a rename is: the uploads may be on another disk, which keeps no order with this one
         _swap(folder, [DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", *SECRETS])
         _swap(uploads, [place.name for place in uploads.iterdir() if place.name.isdecimal()])
         os.sync()
         (folder / UNDER_WAY).unlink()
+        flush_folder(folder)
     finally:
         for place in (folder, uploads):
             shutil.rmtree(place / STAGE, ignore_errors=True)  # it has secrets

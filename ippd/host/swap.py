@@ -5,6 +5,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from ippd.blobs import flush_folder
 from ippd.host.handover import hand_over, running
 from ippd.releases import Release, digest
 from ippd.wholefile import whole_file
@@ -30,9 +31,10 @@ def swap(target: Path, new: Path, release: Release, folder: Path) -> bool:
         file.write(json.dumps(said).encode())
     spare.rename(previous)
     new.rename(target)  # one step: there is always a program
+    flush_folder(target.parent)
     if hand_over(folder):
         older.unlink(missing_ok=True)
-        marker(target).unlink()
+        _forget(target)
         return True
     _undo(target, in_place=True)
     return False
@@ -53,7 +55,7 @@ def mend(target: Path, folder: Path) -> str:
         in_place = digest(file) == like
     if in_place and running(folder) not in (0, daemon):
         target.with_name(f".{target.name}.older").unlink(missing_ok=True)
-        marker(target).unlink()
+        _forget(target)
         return f"an update to version {version} was cut short, and has come to its end: the daemon runs with it"
     _undo(target, in_place)
     return f"an update to version {version} was cut short, and has been undone: the program before it is in its place again"
@@ -72,4 +74,11 @@ def _undo(target: Path, in_place: bool) -> None:
         older.replace(previous)
     for left in (older, spare):  # two names of one file stay after a rename
         left.unlink(missing_ok=True)
+    _forget(target)
+
+
+def _forget(target: Path) -> None:
+    """The update is at its end, and stays so: after a power cut its marker would have it undone."""
+    flush_folder(target.parent)  # what was renamed comes first
     marker(target).unlink()
+    flush_folder(target.parent)
