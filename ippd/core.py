@@ -29,7 +29,7 @@ from ippd.domain.runs import Runs
 from ippd.domain.sessions import Sessions
 from ippd.domain.updates import Updates
 from ippd.domain.users import Users
-from ippd.errors import IppdError, SettingsError, Unavailable
+from ippd.errors import IppdError, NoSpace, SettingsError, Unavailable
 from ippd.schema import MIGRATIONS
 from ippd.store import Store
 
@@ -70,11 +70,25 @@ class Core:
         """The private key that belongs to `certificate_path`."""
         return Path(certificate.pair(self.settings)[1])
 
+    def check_alive(self) -> None:
+        """Read from the store. Raises what a new start of the daemon could mend, and nothing else.
+
+        A full disk, somebody's lock, a read-only file system or a damaged database would be met again: `ready` tells these.
+        """
+        try:
+            self._read()
+        except (NoSpace, Unavailable) as error:
+            if "unable to open" in str(error):  # no descriptor is left, for one
+                raise IppdError("the database cannot be opened") from error
+
+    def _read(self) -> None:
+        self.store.one("SELECT value FROM meta WHERE name = 'schema'")
+
     def ready(self) -> list[str]:
         """What keeps the daemon from doing its work now, as sentences; empty when all is well."""
         problems = []
         try:
-            self.store.one("SELECT value FROM meta WHERE name = 'schema'")
+            self._read()
         except IppdError as error:
             problems.append(str(error))
         if not self.blobs.free():

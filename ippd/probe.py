@@ -37,6 +37,12 @@ def silent(settings: Mapping[str, Any]) -> int:
     return sum(_get(connection, "/livez") is None for connection in _connections(settings))
 
 
+def unwell(settings: Mapping[str, Any]) -> int:
+    """How many of the listeners give no answer, or the one of a process that should be started again."""
+    answers = (_get(connection, "/livez") for connection in _connections(settings))
+    return sum(answer is None or answer[0] == 500 for answer in answers)  # 503 is one that has too much to do
+
+
 def _get(connection: http.client.HTTPConnection, path: str) -> tuple[int, str] | None:
     try:
         connection.request("GET", path)

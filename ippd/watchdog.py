@@ -1,4 +1,8 @@
-"""Tells systemd that the daemon is alive, as long as every listener really answers (sd_watchdog_enabled(3))."""
+"""Tells systemd that the daemon is alive, as long as every listener answers out of the store (sd_watchdog_enabled(3)).
+
+What keeps the daemon from its work but would be met again after a new start (a full disk, a damaged or locked database) is not asked here:
+it would be started again and again, and do less than now. That is for /readyz and for `ippd doctor`.
+"""
 
 import logging
 import os
@@ -10,6 +14,8 @@ from contextlib import suppress
 from ippd import probe
 from ippd.processes import REOPEN, Orders
 from ippd.stop import Stop
+
+AGAIN = 5.0  # seconds after which it is asked again what has not answered: several times before systemd loses patience
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +36,9 @@ def tell(text: str) -> None:
 
 
 def watch(bound: Iterable[tuple[str, socket.socket]], every: float, orders: Orders, reopen: Callable[[], None]) -> None:
-    """A process that asks each listener as a client would, every so many seconds, and says `WATCHDOG=1` when all have answered.
+    """A process that asks each listener as a client would, every so many seconds, and says `WATCHDOG=1` when all have answered well.
 
-    Silence, from a listener or from this process, makes systemd end the daemon and start it again.
+    Silence, from a listener, from the store or from this process, makes systemd end the daemon and start it again.
     """
     places: dict[str, object] = {"local.socket": "", "local.listen": [], "public.listen": []}
     for name, sock in bound:
@@ -44,11 +50,13 @@ def watch(bound: Iterable[tuple[str, socket.socket]], every: float, orders: Orde
     stop = Stop()
 
     def check() -> None:
-        while not stop.wait(every):
-            if silent := probe.silent(places):
-                log.error("%d listeners do not answer", silent)
+        pause = every
+        while not stop.wait(pause):
+            if unwell := probe.unwell(places):
+                log.error("%d listeners do not answer, or cannot read the database", unwell)
             else:
                 tell("WATCHDOG=1")
+            pause = min(every, AGAIN) if unwell else every
 
     threading.Thread(target=check, name="watch", daemon=True).start()
     orders.ready()

@@ -7,6 +7,7 @@ import pytest
 from conftest import echo, join
 from ippd import certificate
 from ippd.domain.submission import Part
+from ippd.errors import IppdError
 from ippd.permissions import OPERATOR, SYSTEM
 
 
@@ -111,6 +112,24 @@ def test_a_core_that_cannot_work_is_not_ready(core):
     assert core.ready() == []
     core.blobs.reserve = 1 << 60
     assert core.ready() == ["there is no room for uploads on the disk"]
+    core.check_alive()
+
+
+def test_only_what_a_new_start_could_mend_is_a_reason_for_one(core):
+    """Bad input: a damaged database, which would be met again; then one that cannot be opened any more."""
+    core.store.checkpoint()
+    core.close()
+    with open(core.store.path, "r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (core.store.path.stat().st_size - 4096))
+    core.check_alive()
+    assert "is damaged" in core.ready()[0]
+    core.close()
+    core.store.path.unlink()
+    core.store.path.mkdir()
+    with pytest.raises(IppdError, match="cannot be opened"):
+        core.check_alive()
+    core.store.path.rmdir()
 
 
 def test_the_half_of_an_upload_whose_process_has_died_goes_after_an_hour(core, clock):

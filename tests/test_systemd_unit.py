@@ -4,8 +4,9 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -54,11 +55,11 @@ def manager(tmp_path):
 
 
 @pytest.fixture
-def daemon(manager, tmp_path):
+def daemon(request, manager, tmp_path):
     environ = {name: value for name, value in os.environ.items() if not name.startswith("IPPD_")}
     environ |= {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "600000", "IPPD_CONFIG": "", "IPPD_LOCAL_LISTEN": "127.0.0.1:0",
                 "IPPD_PUBLIC_LISTEN": "127.0.0.1:0", "IPPD_DATA_DIRECTORY": str(tmp_path / "data"), "IPPD_DATA_RESERVE": "0",
-                "IPPD_SERVER_PROCESSES": "1", "IPPD_SERVER_DRAIN_TIMEOUT": "2s"}
+                "IPPD_SERVER_PROCESSES": "1", "IPPD_SERVER_DRAIN_TIMEOUT": "2s"} | getattr(request, "param", {})
     process = subprocess.Popen(program.words("serve"), env=environ, start_new_session=True)
     yield process
     with suppress(ProcessLookupError):
@@ -73,6 +74,19 @@ def hear(manager, *wanted):
         text = manager.recv(1000).decode()
         if text in wanted:
             return text
+
+
+def is_silent(manager):
+    """Whether nothing comes for two seconds; what was sent before may still be there."""
+    manager.settimeout(2)
+    try:
+        for _ in range(5):
+            manager.recv(1000)
+    except TimeoutError:
+        return True
+    finally:
+        manager.settimeout(60)
+    return False
 
 
 def serving(daemon):
@@ -91,10 +105,35 @@ def test_a_daemon_that_does_not_answer_gives_no_sign_of_life(daemon, manager):
     assert hear(manager, "WATCHDOG=1")
     hung = serving(daemon)
     os.kill(hung, signal.SIGSTOP)
-    manager.settimeout(2)
-    with pytest.raises(TimeoutError):  # what was sent before may still be there
-        for _ in range(5):
-            manager.recv(1000)
+    assert is_silent(manager)
     os.kill(hung, signal.SIGCONT)
-    manager.settimeout(60)
     assert hear(manager, "WATCHDOG=1")
+
+
+def test_a_daemon_that_could_not_read_its_database_gave_signs_of_life(daemon, manager, tmp_path):
+    assert hear(manager, "WATCHDOG=1")
+    with closing(sqlite3.connect(tmp_path / "data/ippd.sqlite", timeout=30, isolation_level=None)) as database:
+        database.execute("ALTER TABLE meta RENAME TO gone")
+        assert is_silent(manager)
+        database.execute("ALTER TABLE gone RENAME TO meta")
+        assert hear(manager, "WATCHDOG=1")
+
+
+@pytest.mark.parametrize("daemon", [{"IPPD_DATA_RESERVE": "1000000GB", "IPPD_BACKUP_DIRECTORY": "/proc/nowhere"}], indirect=True)
+def test_what_a_new_start_would_not_mend_does_not_silence_the_daemon(daemon, manager, tmp_path):
+    """Bad input: a disk without room, a folder of backups that cannot be made, a database in which somebody else writes without an end,
+    and one that is damaged."""
+    assert hear(manager, "WATCHDOG=1")
+    path = tmp_path / "data/ippd.sqlite"
+    with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("UPDATE meta SET value = value")
+        assert not is_silent(manager)
+        database.execute("ROLLBACK")
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with open(path, "r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (path.stat().st_size - 4096))
+    with closing(sqlite3.connect(path)) as database, pytest.raises(sqlite3.DatabaseError, match="malformed"):
+        database.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
+    assert not is_silent(manager)

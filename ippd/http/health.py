@@ -19,9 +19,10 @@ def make_health() -> Family:
     """The family of /livez and /readyz."""
     family = Family("health", "", lambda request: ANONYMOUS, _sentence)
 
-    # A process that answers.
+    # A process answers and can read the store; 500 when it should be started again.
     @family.get("/livez")
     def live(request: "Request") -> bool:
+        request.core.check_alive()
         return True
 
     # The store answers and uploads have room. What is missing is told on the local listener only.
