@@ -27,6 +27,7 @@ from ippd.succession import Inheritance, become_successor, inherited
 MOST_PROCESSES = 4  # when the number is left to us
 SPARE_FILES = 500  # descriptors of a process besides its connections: the files that these read and write, the store
 LOCK = "ippd.lock"
+GLANCE = 1.0  # seconds in which whoever only looks at the lock (doctor, install, update) has long let go of it
 
 log = logging.getLogger(__name__)
 
@@ -113,11 +114,12 @@ def locked(folder: Path) -> Iterator[int]:
     """
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            flock(descriptor, LOCK_EX | LOCK_NB)
-        except BlockingIOError:
+        deadline = time.monotonic() + GLANCE
+        while not _taken(descriptor) and time.monotonic() < deadline:
+            time.sleep(GLANCE / 20)
+        if not _taken(descriptor):
             other = os.read(descriptor, 100).decode("ascii", "replace").partition(" ")[0].strip()
-            raise SettingsError(f"data.directory: {folder} is in use by another ippd (process {other})") from None
+            raise SettingsError(f"data.directory: {folder} is in use by another ippd (process {other})")
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         try:
@@ -126,6 +128,14 @@ def locked(folder: Path) -> Iterator[int]:
             os.ftruncate(descriptor, 0)  # a number that is left would be a dead one, or another program's
     finally:
         os.close(descriptor)
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        flock(descriptor, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True  # also when it was ours already
 
 
 @contextmanager

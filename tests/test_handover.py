@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
+from ippd.daemon import locked
 from ippd.host.handover import hand_over, reload, running
 
 WAITS = "import signal, time; signal.signal(signal.SIGHUP, lambda *_: exit(7)); print('up', flush=True); time.sleep(60)"
@@ -42,6 +44,34 @@ def test_a_lock_that_is_no_file_is_not_waited_for(tmp_path):
     (tmp_path / "ippd.lock").unlink()
     (tmp_path / "ippd.lock").symlink_to("/dev/zero")
     assert running(tmp_path) == 0
+
+
+def test_a_daemon_did_not_start_while_somebody_looked_whether_one_runs(tmp_path):
+    """Doctor, install and update take the lock for a moment to see whether it is free."""
+    with open(tmp_path / "ippd.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        look = threading.Timer(0.2, fcntl.flock, (lock, fcntl.LOCK_UN))
+        look.start()
+        with locked(tmp_path):
+            assert running(tmp_path) == os.getpid()
+        look.join()
+
+
+def test_of_two_that_looked_at_once_one_took_the_other_for_the_daemon(tmp_path):
+    """Bad input: a lock in which a daemon that was killed has left its number."""
+    (tmp_path / "ippd.lock").write_text("4711\n")
+    seen, begin = [], threading.Barrier(4)
+
+    def look():
+        begin.wait()
+        seen.extend(running(tmp_path) for _ in range(500))
+
+    lookers = [threading.Thread(target=look) for _ in range(4)]
+    for looker in lookers:
+        looker.start()
+    for looker in lookers:
+        looker.join()
+    assert seen == [0] * 2000
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can signal what is not its own")

@@ -5,7 +5,7 @@ import errno
 import os
 import signal
 import time
-from fcntl import LOCK_EX, LOCK_NB, flock
+from fcntl import LOCK_NB, LOCK_SH, flock
 from pathlib import Path
 
 REFUSED = "successor-failed"  # a file that the daemon makes when its successor did not become ready
@@ -25,7 +25,7 @@ def _processes(folder: Path) -> list[int]:
         return []
     with open(descriptor, "rb") as file:
         try:
-            flock(file, LOCK_EX | LOCK_NB)
+            flock(file, LOCK_SH | LOCK_NB)  # shared: of two that look at once, neither takes the other for a daemon
         except BlockingIOError:
             numbers = [int(number) for number in file.read(100).split() if number.isdigit()]
             return [number for number in numbers if number > 1]  # 0 and less are groups for kill(2), 1 is nobody's daemon
