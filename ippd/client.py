@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from ippd.calls import Progress, Refused, Server, Upload
 from ippd.errors import Invalid, IppdError, Unauthorized, Unavailable
 
-TRIES = 6  # downloads that go on after a broken connection
+TRIES = 6  # to go on after a broken connection, in a row
 PAUSE = 1.0  # seconds before the first of them; doubled each time
 ENDED = ("completed", "failed", "cancelled")
 
@@ -126,27 +126,28 @@ class Client:
         if not follow:
             yield from self._server.stream(f"/experiments/{id}/log", stream=stream)
             return
-        offset, lost = 0, 0
+        offset, lost, ended, begun = 0, 0, False, False
         while True:
-            ended = self.show(id)["status"] in ENDED
             before = offset
             try:
+                ended = self.show(id)["status"] in ENDED
+                begun = True
                 for piece in self._server.stream(f"/experiments/{id}/log", stream=stream, follow=1, offset=offset):
                     offset += len(piece)
                     yield piece
+                if ended and offset == before:
+                    return
                 lost = 0
             except Unavailable:
                 lost += 1
-                if lost > TRIES:
+                if lost > TRIES or not begun:
                     raise
-                time.sleep(PAUSE)
+                time.sleep(PAUSE * 2 ** (lost - 1))
             except Refused as refused:
                 if refused.status == 404 and ended:  # a script ran it: its log is an output
                     yield from self._server.stream(f"/experiments/{id}/log", stream=stream) if not offset else ()
                     return
                 raise
-            if ended and offset == before:
-                return
 
     def get(self, id: int, name: str, folder: Path, progress: Progress | None = None) -> Path:
         """Bring one file of an experiment into `folder`, going on where a broken download stopped; its checksum is compared.

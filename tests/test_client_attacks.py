@@ -216,3 +216,25 @@ def test_answers_are_no_commands_to_the_terminal(evil):
     for word in ("cancel", "suspend"):
         status, printed, _ = program.run(word, 1)
         assert status == 0 and "\\x1b]0;gone" in printed and "\x1b" not in printed
+
+
+def test_following_a_log_ended_when_the_daemon_was_started_again(evil, monkeypatch):
+    """Bad input: nothing behind the head of an answer: twice, at once, for ever."""
+    monkeypatch.setattr("ippd.client.PAUSE", 0.001)
+    running, completed = (json.dumps({"status": status}).encode() for status in ("running", "completed"))
+    states, pieces = [running, running, b"", b"", running, completed], [b"one ", b"two ", b"three", b""]
+
+    def cut(wfile):
+        wfile.write(states.pop(0) if states else b"")
+
+    evil.answers["/experiments/1"] = cut
+    evil.answers["/experiments/1/log"] = lambda wfile: wfile.write(pieces.pop(0))
+    assert b"".join(Client(evil.url).log(1, "stdout", True)) == b"one two three" and (states, pieces) == ([], [])
+    evil.asked.clear()
+    with pytest.raises(Unavailable):
+        list(Client(evil.url).log(1, "stdout", True))
+    assert len(evil.asked) == 1, "a portal that has never been there is not waited for"
+    states[:], pieces[:] = [running], [b"one"]
+    with pytest.raises(Unavailable):
+        list(Client(evil.url).log(1, "stdout", True))
+    assert len(evil.asked) == 1 + 2 + 7
