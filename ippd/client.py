@@ -117,9 +117,9 @@ class Client:
         status: str = _fact(self._server.post(f"/experiments/{id}/{word}"), "status", str)
         return status
 
-    def relaunch(self, id: int, params: Mapping[str, str]) -> int:
-        """Run an experiment again with these parameters; returns the new id."""
-        return _id(self._server.post(f"/experiments/{id}/relaunch", **params))
+    def relaunch(self, id: int, params: Sequence[tuple[str, str]]) -> int:
+        """Run an experiment again with these parameters, one that is there twice with both values; returns the new id."""
+        return _id(self._server.post_form(f"/experiments/{id}/relaunch", params))
 
     def log(self, id: int, stream: str, follow: bool) -> Iterator[bytes]:
         """What an experiment has printed, and with `follow` what it prints until it ends."""

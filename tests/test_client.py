@@ -93,6 +93,19 @@ def test_holding_going_on_and_running_again(ippd, ada, portal):
     assert ippd("relaunch", id, "scan=@x")[0] == 1
 
 
+def test_a_parameter_that_was_given_twice_was_sent_once_when_running_again(ippd, ada, portal):
+    """Bad input: none at all, and a name and values that a form has to bend."""
+    id = ippd("submit", "echo", "a=1", "a=2")[1].strip()
+
+    def params(*words):
+        status, new, errors = ippd("relaunch", id, *words)
+        assert status == 0, errors
+        return portal.core.experiments.get(ada, int(new))["params"]
+
+    assert params("a=3", "a=4", "b=&=;", 'c"d=é') == {"a": "3,4", "b": "&=;", 'c"d': "é"}
+    assert params() == {"a": "1,2"}
+
+
 def test_the_token_is_readable_by_its_owner_only_and_used_only_then(ippd, ada):
     assert token_file().stat().st_mode & 0o777 == 0o600 and PASSWORD not in token_file().read_text()
     token_file().chmod(0o644)

@@ -186,7 +186,7 @@ def relaunch(call: Call) -> None:
     fields, files = parse_fields(call.arguments.fields)
     if files:
         raise Invalid("the files of an experiment stay as they were: submit a new one for others")
-    print(_client(call).relaunch(call.arguments.id, dict(fields)))
+    print(_client(call).relaunch(call.arguments.id, fields))
 
 
 def _bar(what: str) -> Any:
