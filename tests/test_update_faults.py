@@ -11,6 +11,7 @@ import pytest
 
 from ippd import releases
 from ippd.host import swap
+from ippd.schema import MIGRATIONS
 from serverkit import wait_for
 from test_update import Host, frontend
 
@@ -181,6 +182,24 @@ def test_a_release_that_is_older_than_what_is_in_its_place(host):
     refused = host.run("update", "--frontend", "5.9")
     assert refused.returncode == 1 and "version 5.9 is older than 5.10" in refused.stderr
     assert host.run("update", "--frontend", "--allow-older", "5.9").stdout == "the frontend is now 5.9\n"
+
+
+MIGRATES = """import ippd.schema
+ippd.schema.MIGRATIONS += (lambda op: op.add_column("users", "nickname", "text"),)"""
+
+
+def test_the_trial_of_a_program_copied_and_removed_in_the_real_folder_of_backups(host):
+    """A newer schema makes the trial copy its database first, where the settings say, and remove what is more than backup.keep there."""
+    backups = host.folder / "backups"
+    backups.mkdir()
+    assert host.run("user", "list").returncode == 0
+    kept = [f"before-schema-{len(MIGRATIONS) + 1}-2026010{day}T000000Z.sqlite" for day in (1, 2)]
+    for name in kept:
+        (backups / name).touch()
+    host.release("2.0", MIGRATES)
+    done = host.run("--set", f"backup.directory={backups}", "--set", "backup.keep=1", "update", "--check", "2.0")
+    assert (done.returncode, done.stdout) == (0, "2.0 passed its trial\n"), done.stderr
+    assert sorted(path.name for path in backups.iterdir()) == kept
 
 
 def test_which_versions_are_older():

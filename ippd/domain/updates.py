@@ -227,7 +227,7 @@ class Updates:
         folder = tempfile.mkdtemp(prefix=TRIAL, dir=self._folder)
         try:
             self._core.store.copy_to(Path(folder) / "ippd.sqlite")
-            places = (f"data.directory={folder}", f"data.uploads={folder}/uploads", "data.reserve=0")
+            places = (f"data.directory={folder}", f"data.uploads={folder}/uploads", "data.reserve=0", f"backup.directory={folder}/backups")
             _run(new, *words, *(f"--set={place}" for place in places), "housekeeping", "checkpoint")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
