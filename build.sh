@@ -79,7 +79,7 @@ setup() { # [LOCK]: install if anything has changed; of two at once, one waits f
 }
 
 current_binary() { # makes dist/ippd if it is missing or older than what it is made of
-    sources="ippd packaging centos/python setup.cfg"
+    sources="ippd packaging centos/python centos/elf.py centos/recipe.sh centos/units.sh setup.cfg"
     # shellcheck disable=SC2086
     if [ -f dist/ippd ] && [ -z "$(find $sources -name __pycache__ -prune -o -type f -newer dist/ippd -print -quit)" ]; then
         return
