@@ -1,5 +1,6 @@
 """The manual pages and the completion: every setting and command is in them, man and bash understand them."""
 
+import re
 import subprocess
 
 import pytest
@@ -51,6 +52,12 @@ def test_signals_and_exit_statuses_are_in_the_manual(page):
     signals, statuses = shown.partition("\nSIGNALS\n")[2].split("\nEXIT STATUS\n")
     assert [name for name in ("TERM, INT", "HUP", "USR1") if f"\n       {name}" in "\n" + signals] == ["TERM, INT", "HUP", "USR1"]
     assert [line.split()[0] for line in statuses.partition("\nFILES\n")[0].splitlines() if line.strip()] == ["0", "1", "2", "3"]
+
+
+def test_the_manual_said_of_hup_what_only_usr1_does(page):
+    signals = as_text(page("ippd.8")).partition("\nSIGNALS\n")[2]
+    hup, usr1 = re.search(r"\n +HUP\b(.*)\n +USR1\b(.*)\nEXIT", signals, re.DOTALL).groups()
+    assert "log files" not in hup and "log files" in usr1
 
 
 def test_every_setting_is_in_the_manual_with_its_default(page):

@@ -11,7 +11,7 @@ EXIT = (("0", "All is well."), ("1", "It did not work; one sentence on standard 
         ("3", "From ippd doctor and ippd app check: there are warnings, and nothing worse."))  # fmt: skip
 SIGNALS = (
     ("TERM, INT", "Stop: no new connections, running requests have server.drain_timeout to end."),
-    ("HUP", "Read the settings again (those marked as live), load the certificate anew, open the log files anew."),
+    ("HUP", "Read the settings again (those marked as live), load the certificate anew."),
     ("USR1", "Open the log files anew, after they were moved away."),
 )
 CONF_HEAD = (
