@@ -16,7 +16,7 @@ import program
 from conftest import echo
 from ippd import certificate
 from ippd.doctor import CHECKS, FAIL, OK, WARN, examine
-from ippd.permissions import OPERATOR
+from ippd.permissions import OPERATOR, SYSTEM
 
 
 @pytest.fixture
@@ -138,6 +138,20 @@ def test_files_without_rows_and_rows_without_files(core, ada, settings, look, cl
     os.utime(loose, (0, 0))
     assert look(settings(), "orphans") == [
         (FAIL, "2 files are missing or have another size than they should"), (WARN, "1 files belong to no experiment")]
+
+
+def test_files_that_the_daemon_never_removes_were_told_for_ever(core, ada, settings, look, clock):
+    """Bad input: an old server's files, a folder and a link, in the folder of a user."""
+    core.experiments.submit(ada, echo(("scan.nii", b"x")))
+    folder = core.blobs.folder / "1"
+    (folder / "7.nii").touch()
+    os.utime(folder / "7.nii", (0, 0))
+    (folder / ("0" * 32)).symlink_to("7.nii")
+    os.utime(folder / ("0" * 32), (0, 0), follow_symlinks=False)
+    (folder / ("1" * 32)).mkdir()
+    os.utime(folder / ("1" * 32), (0, 0))
+    assert core.housekeeping.sweep_orphans(SYSTEM) == 0
+    assert look(settings(), "orphans") == [(OK, "every file belongs to an experiment, and none is missing")]
 
 
 def test_experiments_and_notifications_that_do_not_get_on(core, ada, settings, look, clock):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from ippd.blobs import NAME
 from ippd.doctor.patient import DAY, FAIL, OK, WARN, Finding, Patient
 from ippd.domain.backup import stamped
 from ippd.schema import MIGRATIONS
@@ -107,7 +108,7 @@ def orphans(patient: Patient) -> Iterator[Finding]:
         lost = sum(_differs(uploads / path, size) for path, size in connection.execute("SELECT path, bytes FROM files"))
         loose = 0
         for folder in (entry for entry in os.scandir(uploads) if entry.name.isdecimal() and entry.is_dir(follow_symlinks=False)):
-            for entry in os.scandir(folder.path):
+            for entry in filter(_is_ours, os.scandir(folder.path)):
                 row = connection.execute("SELECT 1 FROM files WHERE path = ?", (f"{folder.name}/{entry.name}",)).fetchone()
                 loose += row is None and entry.stat(follow_symlinks=False).st_mtime < patient.now - STUCK
     if lost:
@@ -116,6 +117,11 @@ def orphans(patient: Patient) -> Iterator[Finding]:
         yield WARN, f"{loose} files belong to no experiment", "the daemon removes them; or: ippd housekeeping orphans"
     if not lost and not loose:
         yield OK, "every file belongs to an experiment, and none is missing", ""
+
+
+def _is_ours(entry: os.DirEntry[str]) -> bool:
+    """Whether this is a file as the daemon makes and removes them: another server may have left its own in the same folders."""
+    return bool(NAME.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False)
 
 
 def _differs(path: Path, size: int) -> bool:
