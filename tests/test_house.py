@@ -126,6 +126,17 @@ def test_everything_is_imported_at_the_top():
     assert late == []
 
 
+def test_only_commands_print():
+    """What a lower layer has to say it returns, raises or logs: who calls it may be no command."""
+    talks = [
+        f"{path}:{node.lineno}"
+        for room, path, tree in SOURCES
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print" and row(room) != "programs"
+    ]
+    assert talks == []
+
+
 def functions(tree):
     return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 

@@ -40,13 +40,13 @@ def install(call: Call, page: Callable[[str], str]) -> None:
     dry = call.arguments.dry_run
     _refuse(dry)
     os.umask(0o022)  # folders that are made on the way to a manual page are for everybody
-    changed = [step.take(dry) for step in _steps(page)]
+    changed = _take(_steps(page), dry)
     if dry:
         return
     start = "systemctl {} ippd" if _systemd() else f"{INIT} {{}}"
     if not running(Path(_settings()["data.directory"])):
         print(f"Now: {start.format('start')}; settings: {CONFIG}; then: ippd user add you@example.org")
-    elif any(changed):
+    elif changed:
         print(f"The daemon runs as it was started: {start.format('restart')}")
 
 
@@ -66,11 +66,20 @@ def uninstall(call: Call) -> None:
     found.append(steps.removed(PROGRAM))
     if _lives():
         found = [steps.followed(step, *RELOAD) if step.what.endswith(str(UNIT)) else step for step in found]
-    for step in found:
-        step.take(call.arguments.dry_run)
+    _take(found, call.arguments.dry_run)
     kept = [str(path) for path in (DATA, LOGS, CONFIG.parent, SYSCONFIG) if path.exists()]
     kept += [f"the account {ACCOUNT}"] if steps.account().done() else []
     print(f"{'Would be kept' if call.arguments.dry_run else 'Kept'}: {', '.join(kept) or 'nothing is there'}")
+
+
+def _take(found: list[Step], dry: bool) -> bool:
+    """Take each step and print what it did. Returns whether there was something to do."""
+    changed = False
+    for step in found:
+        did, sentence = step.take(dry)
+        print(sentence)
+        changed = changed or did
+    return changed
 
 
 def _refuse(dry: bool) -> None:

@@ -32,16 +32,14 @@ class Step:
     mended: str = "put right"
     there: Callable[[], bool] = lambda: False
 
-    def take(self, dry: bool) -> bool:
-        """Make it so, or only look; prints what was, or would be, done. Returns whether there is something to do."""
+    def take(self, dry: bool) -> tuple[bool, str]:
+        """Make it so, or only look. Returns whether there is something to do, and a sentence on what was, or would be, done."""
         if self.done():
-            print(f"{self.what}: {self.already}")
-            return False
+            return False, f"{self.what}: {self.already}"
         verb = self.mended if self.there() else self.verb
         if not dry:
             self.do()
-        print(f"{self.what}: {'would be ' if dry else ''}{verb}")
-        return True
+        return True, f"{self.what}: {'would be ' if dry else ''}{verb}"
 
 
 def file(path: Path, content: bytes, mode: int, owner: str = "root", keep: bool = False) -> Step:
