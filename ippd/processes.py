@@ -27,7 +27,7 @@ PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15  # prctl(2)
 log = logging.getLogger(__name__)
 
 
-class Mail:
+class SignalPipe:
     """Signals as something to wait for: they never interrupt anything. For the main thread of a process."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Orders:
     """What a child hears from its parent: iterate over RELOAD and REOPEN; the end means: finish and return."""
 
     def __init__(self, ready: int) -> None:
-        self.news, self._mail = ready, Mail()
+        self.news, self._signals = ready, SignalPipe()
         self.retired = False  # whether the end came as RETIRE
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent says when to stop
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -71,7 +71,7 @@ class Orders:
 
     def __iter__(self) -> Iterator[int]:
         while True:
-            heard = self._mail.wait(None)
+            heard = self._signals.wait(None)
             if heard & {STOP, RETIRE}:
                 self.retired = STOP not in heard
                 return
@@ -132,7 +132,7 @@ class Parent:
 
     def run(self) -> int:
         """Start the children and keep them running. Returns the exit status: 0 when stopped, 1 when they did not start."""
-        self._mail = Mail()
+        self._signals = SignalPipe()
         while True:
             if self._stop_at is None:
                 for child in self._children:
@@ -140,7 +140,7 @@ class Parent:
                         self._start(child)
             elif not any(child.pid for child in self._children):
                 return self._status
-            heard = self._mail.wait(self._pause(), [child.news for child in self._children if child.news >= 0])
+            heard = self._signals.wait(self._pause(), [child.news for child in self._children if child.news >= 0])
             self._obey(heard)
 
     def _obey(self, heard: set[int]) -> None:
@@ -198,7 +198,7 @@ class Parent:
         """In the new process: run what the child is for, and end."""
         status = 1
         try:
-            self._mail.close()
+            self._signals.close()
             for other in self._children:
                 if other.news >= 0:
                     os.close(other.news)

@@ -65,14 +65,6 @@ class Family:
         """Mark a handler as the answer to POST."""
         return self._route("POST", path, local, True, options)
 
-    def put(self, path: str, local: bool = False, **options: Any) -> Callable[..., Any]:
-        """Mark a handler as the answer to PUT."""
-        return self._route("PUT", path, local, True, options)
-
-    def patch(self, path: str, local: bool = False, **options: Any) -> Callable[..., Any]:
-        """Mark a handler as the answer to PATCH."""
-        return self._route("PATCH", path, local, True, options)
-
     def delete(self, path: str, local: bool = False, **options: Any) -> Callable[..., Any]:
         """Mark a handler as the answer to DELETE."""
         return self._route("DELETE", path, local, True, options)
