@@ -204,6 +204,19 @@ def test_each_state_is_mapped():
     assert set(TIMES.values()) <= set(TABLES["experiments"])
 
 
+def test_the_states_in_the_documents_are_those_of_the_table():
+    """The diagram lacked three moves."""
+    table = "".join(f"| {state} | {', '.join(after) or '-'} |\n" for state, after in MOVES.items())
+    assert f"| state | may become |\n|---|---|\n{table}\n" in (ROOT / "docs/design.md").read_text()
+
+
+def test_the_portals_document_names_each_file_of_its_routes():
+    """It named one of two."""
+    text = (ROOT / "docs/portal.md").read_text()
+    files = [str(path) for room, path, tree in SOURCES if room == "api" and path.name.startswith("portal")]
+    assert len(files) > 1 and [path for path in files if f"`{path}`" not in text] == []
+
+
 def all_errors(base=errors.IppdError):
     for kind in base.__subclasses__():
         yield from all_errors(kind)
