@@ -3,6 +3,7 @@
 import json
 from typing import TYPE_CHECKING
 
+from ippd.domain.states import WAITS
 from ippd.errors import NoSpace, TooLarge, TooMany
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Limits:
 
         Returns the bytes that the user has room for. Raises NoSpace past them, TooMany past the experiments that may wait.
         """
-        waiting = "SELECT COUNT(*) FROM experiments WHERE user_id = :user AND status IN ('submitted', 'queued')"
+        waiting = f"SELECT COUNT(*) FROM experiments WHERE user_id = :user AND {WAITS}"
         if self._store.value(waiting, user=user) >= limits["waiting_experiments"]:
             raise TooMany(f"at most {limits['waiting_experiments']} experiments may wait at once", retry_after=60)
         room = limits["user_bytes"] - self.used(user)

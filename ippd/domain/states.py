@@ -22,6 +22,11 @@ STATES = tuple(MOVES)
 ENDED = tuple(state for state, after in MOVES.items() if not after)
 TIMES = {state: "ended_at" if state in ENDED else f"{state}_at" for state in STATES}
 
+# Conditions for SQL: each experiment that has not ended is one of the two. A suspended one is with its worker, or was never handed out
+# (its owner held it while it waited): only the first takes a place among those that run.
+HANDED_OUT = "(status IN ('queued', 'running', 'suspended') AND (status <> 'suspended' OR claim IS NOT NULL OR claimed_by IS NOT NULL))"
+WAITS = "(status IN ('submitted', 'suspended') AND (status = 'submitted' OR (claim IS NULL AND claimed_by IS NULL)))"
+
 
 def move(core: "Core", id: int, to: str, **columns: Any) -> Row:
     """Bring an experiment into the state `to`, if the table allows it from where it is now; returns its row.

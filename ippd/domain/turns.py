@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ippd.domain.states import HANDED_OUT
 from ippd.store import Row
 
 if TYPE_CHECKING:
     from ippd.core import Core
 
 LOOK = 1000  # waiting experiments that one claim looks at: whoever is further behind has more before them than that
-RUNNING = "('queued', 'running', 'suspended')"
 
 # A user's first waiting experiment comes before anybody's second one, and what a user has running counts as well. Priority goes
 # before that, age after it. Parents that have not ended keep an experiment back.
 _WAITING = f"""
-WITH busy AS (SELECT user_id, COUNT(*) AS busy FROM experiments WHERE status IN {RUNNING} GROUP BY user_id),
+WITH busy AS (SELECT user_id, COUNT(*) AS busy FROM experiments WHERE {HANDED_OUT} GROUP BY user_id),
 waiting AS (
     SELECT e.id, e.user_id, e.priority, ROW_NUMBER() OVER (PARTITION BY e.user_id ORDER BY e.priority DESC, e.id) AS place
     FROM experiments e WHERE e.status = 'submitted' {{share}}
@@ -60,7 +60,7 @@ class _Room:
         most = {row["group_id"]: row["value"] for row in own}
         busy = (
             "SELECT m.group_id, COUNT(*) AS busy FROM experiments e JOIN members m ON m.user_id = e.user_id "
-            f"WHERE e.status IN {RUNNING} GROUP BY m.group_id"
+            f"WHERE {HANDED_OUT} GROUP BY m.group_id"
         )
         taken = {row["group_id"]: row["busy"] for row in core.store.all(busy)}
         default = core.settings["limits.running_together"]
