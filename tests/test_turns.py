@@ -70,3 +70,34 @@ def test_what_is_handed_out_does_not_count_as_waiting(make_core):
     submit(core, ada)
     with pytest.raises(TooMany):
         submit(core, ada)
+
+
+def fill(core, *users, count=1):
+    """Let each of these have so many waiting, in one transaction."""
+    facts = {"app": "echo", "name": "", "description": "", "label": None, "host": ""}
+    with core.store.write():
+        for _ in range(count):
+            for user in users:
+                core.experiments.insert(user.user, facts, {"params": {}, "files": {}}, [], 0)
+
+
+@pytest.mark.parametrize("limit", ["running_experiments", "running_together"])
+def test_what_a_user_may_not_run_yet_hides_nobody_behind_it(core, ada, bob, limit):
+    """Ada has far more waiting than may run, and Bob has stepped back behind all of it."""
+    lab(core, ada, **{limit: 1})
+    fill(core, ada, count=1500)
+    his = submit(core, bob, 2)
+    for id in his:
+        core.runs.prioritize(bob, id, -5)
+    assert claimed(core, most=2) == [1, his[0]]
+    assert claimed(core, most=2) == [his[1]]
+
+
+def test_a_group_with_little_room_and_many_members_hides_nobody_behind_it(core, bob):
+    row = {"password": "", "status": "approved", "settings": "{}", "created_at": 0.0}
+    with core.store.write() as store:
+        members = [Actor("user", user=store.insert("users", uuid=f"{n}", email=f"{n}", **row)) for n in range(1100)]
+        lab(core, *members, running_together=1)
+    fill(core, *members)
+    (his,) = submit(core, bob)
+    assert claimed(core) == [1, his]

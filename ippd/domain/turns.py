@@ -1,33 +1,28 @@
 """Whose turn it is: which waiting experiments are handed out next, fairly between users and within what may run at once."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ippd.domain.states import HANDED_OUT
-from ippd.store import Row
 
 if TYPE_CHECKING:
     from ippd.core import Core
 
-LOOK = 1000  # waiting experiments that one claim looks at: whoever is further behind has more before them than that
-
-# A user's first waiting experiment comes before anybody's second one, and what a user has running counts as well. Priority goes
-# before that, age after it. Parents that have not ended keep an experiment back.
-_WAITING = f"""
-WITH busy AS (SELECT user_id, COUNT(*) AS busy FROM experiments WHERE {HANDED_OUT} GROUP BY user_id),
-waiting AS (
-    SELECT e.id, e.user_id, e.priority, ROW_NUMBER() OVER (PARTITION BY e.user_id ORDER BY e.priority DESC, e.id) AS place
-    FROM experiments e WHERE e.status = 'submitted' {{share}}
-    AND NOT EXISTS (SELECT 1 FROM parents p JOIN experiments q ON q.id = p.parent_id WHERE p.experiment_id = e.id AND q.ended_at IS NULL))
-SELECT w.id, w.user_id, COALESCE(b.busy, 0) AS busy FROM waiting w LEFT JOIN busy b ON b.user_id = w.user_id
-ORDER BY w.priority DESC, w.place + COALESCE(b.busy, 0), w.id LIMIT {LOOK}
+# Parents that have not ended keep an experiment back. All that waits is read, without a sort, as an index has this order: a limit here
+# would let a user who waits for room hide whoever is behind, and to number them in SQL takes several times as long.
+_WAITING = """
+SELECT e.id, e.user_id, e.priority FROM experiments e WHERE e.status = 'submitted' {share}
+AND NOT EXISTS (SELECT 1 FROM parents p JOIN experiments q ON q.id = p.parent_id WHERE p.experiment_id = e.id AND q.ended_at IS NULL)
+ORDER BY e.priority DESC, e.id
 """
 
 
 def next_ones(core: "Core", most: int, hosts: Sequence[str] = (), apps: Sequence[str] | None = None) -> list[int]:
     """The ids of the next experiments, at most `most`, of these hosts (any, without) and apps (any, with None).
 
-    Inside a write transaction nobody else can take them.
+    A user's first waiting experiment comes before anybody's second one, and what a user has running counts as well. Priority goes before
+    that, age after it. Inside a write transaction nobody else can take them.
     """
     if apps is not None and not apps:
         return []
@@ -37,13 +32,19 @@ def next_ones(core: "Core", most: int, hosts: Sequence[str] = (), apps: Sequence
             names = {f"{column}{number}": word for number, word in enumerate(words)}
             share += f" AND e.{column} IN ({', '.join(f':{name}' for name in names)})"
             values |= names
-    room = _Room(core)
+    room, places = _Room(core), Counter[int]()
+    line = []
+    for id, user, priority in core.store.tuples(_WAITING.format(share=share), **values):
+        place = places[user]
+        if place < most and place < room.of(user):
+            places[user] += 1
+            line.append((-priority, place + room.busy[user], id, user))
     chosen: list[int] = []
-    for row in core.store.all(_WAITING.format(share=share), **values):
+    for *_, id, user in sorted(line):
         if len(chosen) >= most:
             break
-        if room.take(row):
-            chosen.append(row["id"])
+        if room.take(user):
+            chosen.append(id)
     return chosen
 
 
@@ -51,30 +52,32 @@ class _Room:
     """How many more experiments each user, and each group together, may have running."""
 
     def __init__(self, core: "Core") -> None:
-        self._core = core
-        self._users: dict[int, int] = {}
+        store, settings = core.store, core.settings
+        self.busy = Counter(dict(store.tuples(f"SELECT user_id, COUNT(*) FROM experiments WHERE {HANDED_OUT} GROUP BY user_id")))
+        own = "SELECT user_id, MAX(value) FROM limits JOIN members USING (group_id) WHERE name = 'running_experiments' GROUP BY user_id"
+        self._own = dict(store.tuples(own))
+        self._default = settings["limits.running_experiments"]
+        together = dict(store.tuples("SELECT group_id, value FROM limits WHERE name = 'running_together'"))
         self._members: dict[int, list[int]] = {}
-        for row in core.store.all("SELECT group_id, user_id FROM members"):
-            self._members.setdefault(row["user_id"], []).append(row["group_id"])
-        own = core.store.all("SELECT group_id, value FROM limits WHERE name = 'running_together'")
-        most = {row["group_id"]: row["value"] for row in own}
-        busy = (
-            "SELECT m.group_id, COUNT(*) AS busy FROM experiments e JOIN members m ON m.user_id = e.user_id "
-            f"WHERE {HANDED_OUT} GROUP BY m.group_id"
-        )
-        taken = {row["group_id"]: row["busy"] for row in core.store.all(busy)}
-        default = core.settings["limits.running_together"]
-        groups = {group for groups in self._members.values() for group in groups}
-        self._groups = {group: most.get(group, default) - taken.get(group, 0) for group in groups}
+        self._groups: dict[int, int] = {}
+        for group, user in store.tuples("SELECT group_id, user_id FROM members"):
+            self._members.setdefault(user, []).append(group)
+            self._groups.setdefault(group, together.get(group, settings["limits.running_together"]))
+            self._groups[group] -= self.busy[user]
+        self._users: dict[int, int] = {}
 
-    def take(self, row: Row) -> bool:
-        user = row["user_id"]
+    def of(self, user: int) -> int:
+        """How many more a user may have, before anything is taken."""
         if user not in self._users:
-            self._users[user] = self._core.limits.of(user)["running_experiments"] - row["busy"]
+            alone = self._own.get(user, self._default) - self.busy[user]
+            self._users[user] = min([alone, *(self._groups[group] for group in self._members.get(user, ()))])
+        return self._users[user]
+
+    def take(self, user: int) -> bool:
+        """Whether there is still room for one of this user, in each group; then it is taken."""
         groups = self._members.get(user, ())
-        if self._users[user] <= 0 or any(self._groups[group] <= 0 for group in groups):
+        if any(self._groups[group] <= 0 for group in groups):
             return False
-        self._users[user] -= 1
         for group in groups:
             self._groups[group] -= 1
         return True
