@@ -12,6 +12,7 @@ import dataset
 import sqlalchemy
 from sqlalchemy import Column, Float, ForeignKey, Integer, Text, event
 
+from ippd.disk import is_full, refuse_network
 from ippd.errors import Conflict, NoSpace, Unavailable
 from ippd.schema import MIGRATIONS, TABLES
 
@@ -29,8 +30,13 @@ PRAGMAS = (
     "PRAGMA wal_autocheckpoint=0",
     "PRAGMA temp_store=MEMORY",
 )
+# Beginnings of SQLite's names of errors (sqlite.org/rescode.html), and what is said then.
+UNUSABLE = {
+    ("SQLITE_IOERR",): "the disk with the database gives an error ({1}): see the system's log",
+    ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PROTOCOL"): "the database cannot be used now: {0}",
+    ("SQLITE_CORRUPT", "SQLITE_NOTADB"): "the database is damaged ({0}): restore a backup",
+}
 TYPES = {"key": Integer, "int": Integer, "time": Float, "text": Text, "json": Text}
-NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "lustre", "gpfs", "beegfs", "fuse.sshfs"}
 
 
 class Store:
@@ -124,16 +130,16 @@ class Store:
             if not any(kind in str(error) for kind in ("UNIQUE", "FOREIGN KEY")):
                 raise  # a fault of ours
             raise Conflict("something else has changed the same thing meanwhile") from error
-        except (sqlite3.OperationalError, sqlalchemy.exc.OperationalError) as error:
-            if "full" in str(error) or "disk I/O" in str(error):
+        except (sqlite3.DatabaseError, sqlalchemy.exc.DatabaseError) as error:
+            told = getattr(error, "orig", error)
+            name = getattr(told, "sqlite_errorname", "")
+            # An I/O error is what a disk gives that breaks, but a full one too: where the memory that processes share must grow (-shm).
+            if name == "SQLITE_FULL" or (name.startswith("SQLITE_IOERR") and is_full(self.path.parent)):
                 self._on_full()
                 raise NoSpace("the disk with the database is full, or a table has no number left to give out") from error
-            if "locked" in str(error) or "readonly" in str(error) or "unable to open" in str(error):
-                raise Unavailable(f"the database cannot be used now: {getattr(error, 'orig', error)}") from error
-            raise
-        except (sqlite3.DatabaseError, sqlalchemy.exc.DatabaseError) as error:
-            if "malformed" in str(error) or "not a database" in str(error):
-                raise Unavailable(f"the database is damaged ({getattr(error, 'orig', error)}): restore a backup") from error
+            for names, sentence in UNUSABLE.items():
+                if name.startswith(names):
+                    raise Unavailable(sentence.format(told, name)) from error
             raise
 
     def _run(self, sql: str, values: Row) -> sqlite3.Cursor:
@@ -284,17 +290,3 @@ def column(name: str, kind: str) -> Any:
     kind, _, parent = kind.partition(" -> ")
     keys = [ForeignKey(f"{parent}.id", ondelete="CASCADE")] if parent else []
     return Column(name, TYPES[kind.rstrip("!")], *keys, primary_key=kind == "key", nullable=not kind.endswith("!") and kind != "key")
-
-
-def refuse_network(folder: Path) -> None:
-    """Raise Unavailable when `folder` lies on a network file system, where write-ahead logging breaks."""
-    best, kind = "", ""
-    with open("/proc/self/mounts", encoding="utf-8", errors="replace") as mounts:
-        for line in mounts:
-            _, point, fs, *_ = line.split()
-            point = point.replace("\\040", " ")
-            inside = str(folder.resolve()) == point or str(folder.resolve()).startswith(point.rstrip("/") + "/")
-            if inside and len(point) >= len(best):
-                best, kind = point, fs
-    if kind in NETWORK_FILE_SYSTEMS:
-        raise Unavailable(f"{folder} lies on {kind} ({best}): the database needs a local disk; set data.directory")

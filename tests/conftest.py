@@ -30,6 +30,7 @@ PROGRAMS = {
     "test_systemd_unit": {"systemd-analyze": "systemd"},
     "test_worker_containers": {"podman": "podman", "runc": "runc", "busybox": "busybox-static"},
     "test_worker_unit": {"systemd-analyze": "systemd"},
+    "test_a_full_disk_is_seen_where_sqlite_calls_it_an_io_error": {"unshare": "util-linux", "mount": "mount"},
     "test_a_program_that_belongs_to_a_package_is_left_to_its_manager": {"rpmbuild": "rpm"},
 }
 PLACES = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"

@@ -28,7 +28,7 @@ ROWS = {
     "edges": {"server", "http", "schedule", "mail", "admin", "api", "worker", "runners", "calls", "client"},
     "domain": {"core", "domain"},
     "ground": {
-        "store", "blobs", "permissions", "fields", "schema", "settings", "setting_table", "setting_types", "ini",
+        "store", "disk", "blobs", "permissions", "fields", "schema", "settings", "setting_table", "setting_types", "ini",
         "errors", "certificate", "logs", "wholefile", "releases", "host", "definitions", "validation", "command", "stop", "partfile",
     },
 }

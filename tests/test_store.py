@@ -1,14 +1,18 @@
-"""The store: what every database behind it must do. Bad input: unknown columns, a newer schema, a full disk, threads and forks."""
+"""The store: what every database behind it must do. Bad input: unknown columns, a newer schema, a full or broken disk, threads, forks."""
 
 import os
+import resource
 import sqlite3
+import subprocess
+import sys
 import threading
 
 import pytest
 
+from ippd.disk import refuse_network
 from ippd.errors import Conflict, NoSpace, Unavailable
 from ippd.schema import INDEXES, TABLES
-from ippd.store import Store, refuse_network
+from ippd.store import Store
 
 
 @pytest.fixture
@@ -133,6 +137,53 @@ def test_a_full_disk_releases_the_reserve_and_says_so(tmp_path):
         for _ in range(100):
             store.insert("groups", name=os.urandom(4000).hex())
     assert released == [1]
+    store.close()
+
+
+FULL = """
+import os, pathlib, sys
+from ippd.errors import NoSpace
+from ippd.store import Store
+folder = pathlib.Path(sys.argv[1])
+store = Store(folder / "full.sqlite", on_full=lambda: print("released") or True)
+store.migrate()
+store.close()
+assert not (folder / "full.sqlite-shm").exists()
+with open(folder / "junk", "wb", buffering=0) as junk:
+    try:
+        while True:
+            junk.write(bytes(4096))
+    except OSError:
+        pass
+try:
+    store.version()
+except NoSpace:
+    print(repr(sys.exc_info()[1].__cause__.sqlite_errorname))
+"""
+
+
+def test_a_full_disk_is_seen_where_sqlite_calls_it_an_io_error(tmp_path):
+    """The first to open a database needs a new -shm file, which finds no room."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    mount = f"mount -t tmpfs -o size=2m none {tmp_path} && exec '{sys.executable}' -c '{FULL}' {tmp_path}"
+    done = subprocess.run(["unshare", "-m", "--propagation", "private", "sh", "-c", mount], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["released", "'SQLITE_IOERR_SHMSIZE'"], done.stderr
+
+
+def test_a_disk_that_breaks_is_not_taken_for_a_full_one(tmp_path):
+    """Writes past a limit on the size of files fail with an I/O error, and the disk has room."""
+    released = []
+    store = Store(tmp_path / "test.sqlite", on_full=lambda: released.append(1) or True)
+    store.migrate()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "test.sqlite-wal").stat().st_size, hard))
+    try:
+        with pytest.raises(Unavailable, match=r"the disk with the database gives an error \(SQLITE_IOERR_WRITE\): see the system's log"):
+            store.insert("groups", name="a")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert released == [] and store.insert("groups", name="a")
     store.close()
 
 

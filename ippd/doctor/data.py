@@ -9,10 +9,10 @@ from contextlib import closing
 from pathlib import Path
 
 from ippd.blobs import NAME
+from ippd.disk import refuse_network
 from ippd.doctor.patient import DAY, FAIL, OK, WARN, Finding, Patient
 from ippd.domain.backup import stamped
 from ippd.schema import MIGRATIONS
-from ippd.store import refuse_network
 
 ROOM = 1 << 30  # bytes below which a disk is nearly full
 OLDEST = 1_767_225_600  # 2026-01-01: no clock that is right says less

@@ -1,0 +1,35 @@
+"""The file system below the data: whether it is full, and whether it is a local one."""
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+from ippd.errors import Unavailable
+
+LEAST = 1 << 16  # bytes: more than SQLite adds at a time to what it shares between processes
+NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "lustre", "gpfs", "beegfs", "fuse.sshfs"}
+
+
+def is_full(folder: Path) -> bool:
+    """Whether a file in `folder` finds no room. That is tried, because a quota is not seen in the numbers of the file system."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, LEAST)
+    except OSError as error:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return False
+
+
+def refuse_network(folder: Path) -> None:
+    """Raise Unavailable when `folder` lies on a network file system, where write-ahead logging breaks."""
+    best, kind = "", ""
+    with open("/proc/self/mounts", encoding="utf-8", errors="replace") as mounts:
+        for line in mounts:
+            _, point, fs, *_ = line.split()
+            point = point.replace("\\040", " ")
+            inside = str(folder.resolve()) == point or str(folder.resolve()).startswith(point.rstrip("/") + "/")
+            if inside and len(point) >= len(best):
+                best, kind = point, fs
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise Unavailable(f"{folder} lies on {kind} ({best}): the database needs a local disk; set data.directory")
