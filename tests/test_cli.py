@@ -152,6 +152,7 @@ def test_groups_from_the_first_to_the_last(ippd, core):
     (["group", "add", "lab", "2"], "there is no user 2"),
     (["group", "limit", "lab", "file_bytes", "a lot"], "file_bytes: 'a lot' is not a size such as 64KB, 10MB or 5GB"),
     (["group", "limit", "lab", "waiting_experiments", "-1"], "waiting_experiments: '-1' is less than 0"),
+    (["group", "limit", "lab", "running_together", "0"], "running_together: '0' is less than 1"),
     (["group", "limit", "labb", "file_bytes", "none"], "there is no group labb"),
     (["user", "list", "--set", "log.level=loud"],
      "--set: log.level: 'loud' is not one of debug, info, warning, error"),

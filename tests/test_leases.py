@@ -250,14 +250,13 @@ def test_no_more_run_than_a_user_and_a_group_may(make_core, tmp_path, core, ada,
     group = core.groups.create(OPERATOR, "lab")
     core.groups.add(OPERATOR, group, ada.user)
     core.groups.add(OPERATOR, group, bob.user)
-    core.groups.limit(OPERATOR, group, "running_experiments", 2)
-    core.groups.limit(OPERATOR, group, "running_together", 3)
+    core.groups.limit(OPERATOR, group, {"running_experiments": "2", "running_together": "3"})
     mine = [submit(core, ada) for _ in range(4)]
     his = [submit(core, bob) for _ in range(4)]
     assert ids(claim(core)) == [mine[0], his[0], mine[1]] and claim(core) == []
     core.experiments.cancel(ada, mine[0])
     assert ids(claim(core)) == [mine[2]]
-    core.groups.limit(OPERATOR, group, "running_together", None)
+    core.groups.limit(OPERATOR, group, {"running_together": None})
     assert ids(claim(core)) == [his[1]]
 
 

@@ -23,8 +23,7 @@ def lab(core, *users, **limits):
     group = core.groups.create(OPERATOR, "lab")
     for user in users:
         core.groups.add(OPERATOR, group, user.user)
-    for name, value in limits.items():
-        core.groups.limit(OPERATOR, group, name, value)
+    core.groups.limit(OPERATOR, group, {name: str(value) for name, value in limits.items()})
 
 
 def test_who_holds_what_waits_takes_no_place_from_the_others_of_a_group(core, ada, bob):

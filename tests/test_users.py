@@ -334,8 +334,8 @@ def test_groups_and_their_limits(core, ada):
         core.groups.create(OPERATOR, " \n ")
     core.groups.assign(OPERATOR, ada.user, [lab, other])
     assert core.groups.names(ada) == ["Lab", "Other"]
-    core.groups.limit(OPERATOR, lab, "user_bytes", 10)
-    core.groups.limit(OPERATOR, other, "user_bytes", 20)
+    core.groups.limit(OPERATOR, lab, {"user_bytes": "10"})
+    core.groups.limit(OPERATOR, other, {"user_bytes": "20"})
     assert core.limits.of(ada.user)["user_bytes"] == 20, "the best of the groups counts"
     core.groups.assign(OPERATOR, ada.user, [lab])
     assert core.limits.of(ada.user)["user_bytes"] == 10
@@ -346,8 +346,24 @@ def test_groups_and_their_limits(core, ada):
     with pytest.raises(Conflict):
         core.groups.rename(OPERATOR, lab, "Other")
     with pytest.raises(Invalid, match="there is no limit coffee"):
-        core.groups.limit(OPERATOR, lab, "coffee", 1)
+        core.groups.limit(OPERATOR, lab, {"coffee": "1"})
     with pytest.raises(Invalid):
-        core.groups.limit(OPERATOR, lab, "user_bytes", -1)
+        core.groups.limit(OPERATOR, lab, {"user_bytes": "-1"})
     core.groups.remove(OPERATOR, lab)
     assert core.groups.names(ada) == [] and core.limits.of(ada.user)["user_bytes"] == core.settings["limits.user_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [("running_together", "0", "running_together: '0' is less than 1"), ("running_experiments", "0", "'0' is less than 1"),
+     ("file_bytes", "5 cows", "'5 cows' is not a size"), ("coffee", "1", "there is no limit coffee")],
+)  # fmt: skip
+def test_a_limit_is_what_its_setting_may_be_and_a_bad_one_saves_no_other(core, name, text, sentence):
+    """Bad input: nothing that may run, no size, an unknown name; after a good one."""
+    lab = core.groups.create(OPERATOR, "Lab")
+    with pytest.raises(Invalid, match=sentence):
+        core.groups.limit(OPERATOR, lab, {"user_bytes": "7", name: text})
+    assert core.groups.list(OPERATOR)[0]["limits"] == {}
+    saved = core.groups.limit(OPERATOR, lab, {"user_bytes": "1.5KB", "running_together": None})
+    assert saved == {"user_bytes": 1536, "running_together": None}
+    assert core.groups.list(OPERATOR)[0]["limits"] == {"user_bytes": 1536}

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from ippd import VERSION
-from ippd.admin.views import groups_view, limit_value, users_view
+from ippd.admin.views import groups_view, users_view
 from ippd.errors import Invalid, IppdError
 from ippd.fields import whole_number
 from ippd.http import Answer, Family, Request, account, check_csrf, csrf_token, json_answer, page, pages, redirect
@@ -140,9 +140,8 @@ def remove(request: Request, id: int) -> str:
 # POST /groups/limits/{id}: any of the limits by name; a size, a number, or nothing for the common one -> 302 to the list.
 @form("/groups/limits/{id}")
 def limits(request: Request, id: int) -> str:
-    given = {name: limit_value(name, text) for name, text in request.form.items() if name != "csrf"}
+    given = {name: text.strip() or None for name, text in request.form.items() if name != "csrf"}
     if not given:
         raise Invalid("this form names no limit")
-    for name, value in given.items():
-        request.core.groups.limit(request.actor, id, name, value)
+    request.core.groups.limit(request.actor, id, given)
     return f"/admin/groups#group-{id}"

@@ -6,9 +6,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 from ippd.domain.limits import LIMITS
-from ippd.errors import Invalid
-from ippd.fields import whole_number
-from ippd.setting_types import size
 
 ON_A_PAGE = 50
 STATUSES = {"": "All", "pending": "Waiting", "approved": "Approved", "denied": "Denied"}
@@ -59,23 +56,8 @@ def groups_view(groups: list[dict[str, Any]], users: Iterable[dict[str, Any]], s
     }
 
 
-def limit_value(name: str, text: str) -> int | None:
-    """A limit as people write it ("50GB", "200", "" for none of its own) as a number. Raises Invalid naming the limit."""
-    if name not in LIMITS:
-        raise Invalid(f"there is no limit {name}: known are {', '.join(LIMITS)}")
-    text = text.strip()
-    if not text:
-        return None
-    if not name.endswith("_bytes"):
-        return whole_number(text, name)
-    try:
-        return size(text)
-    except ValueError as error:
-        raise Invalid(fields={name: [str(error)]}) from None
-
-
 def shown_size(number: int) -> str:
-    """A number of bytes in the largest unit that holds it without a rest: "50GB"; `size` reads it back."""
+    """A number of bytes in the largest unit that holds it without a rest: "50GB"; a limit may be written so."""
     return next((f"{number // unit}{name}" for name, unit in UNITS if number and number % unit == 0), str(number))
 
 

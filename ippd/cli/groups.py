@@ -3,10 +3,9 @@
 from ippd.cli import users
 from ippd.cli.call import Call
 from ippd.cli.show import as_json, table
-from ippd.errors import Invalid, NotFound
+from ippd.errors import NotFound
 from ippd.fields import one_line
 from ippd.permissions import OPERATOR
-from ippd.settings import BY_NAME
 from ippd.store import Row
 
 
@@ -61,12 +60,8 @@ def drop(call: Call) -> None:
 def limit(call: Call) -> None:
     """Set a limit of a group, or take it away."""
     name, text = call.arguments.name, call.arguments.value
-    try:  # the same words as in the settings file, where the default of this limit stands
-        value = None if text == "none" else BY_NAME[f"limits.{name}"].type(text)
-    except ValueError as error:
-        raise Invalid(f"{name}: {error}") from None
     group = _find(call, call.arguments.group)
-    call.core.groups.limit(OPERATOR, group["id"], name, value)
+    value = call.core.groups.limit(OPERATOR, group["id"], {name: None if text == "none" else text})[name]
     print(f"group {group['name']}: {name} is {value if value is not None else 'the default'}")
 
 

@@ -1,12 +1,13 @@
 """Groups of users, and the limits that a group brings."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ippd import fields
 from ippd.domain.limits import LIMITS
 from ippd.errors import Conflict, Invalid, NotFound
 from ippd.permissions import Actor, permits
+from ippd.setting_table import BY_NAME
 from ippd.store import Names, Rows
 
 if TYPE_CHECKING:
@@ -98,13 +99,28 @@ class Groups:
         )
 
     @permits("group.manage")
-    def limit(self, actor: Actor, id: int, name: str, value: int | None) -> None:
-        """Set a limit for a group's members, or take it away (None). Raises Invalid for an unknown name, NotFound."""
-        if name not in LIMITS:
-            raise Invalid(f"there is no limit {name}: known are {', '.join(LIMITS)}")
+    def limit(self, actor: Actor, id: int, limits: Mapping[str, str | None]) -> dict[str, int | None]:
+        """Set limits for a group's members by name, all or none of them, or take them away (None); returns them as numbers.
+
+        A text is what the setting of the limit's default may be ("50GB"). Raises Invalid, NotFound.
+        """
+        values = {name: _limit(name, text) for name, text in limits.items()}
         with self._store.write() as store:
             if store.one("SELECT id FROM groups WHERE id = :id", id=id) is None:
                 raise NotFound(f"there is no group {id}")
-            store.execute("DELETE FROM limits WHERE group_id = :id AND name = :name", id=id, name=name)
-            if value is not None:
-                store.insert("limits", group_id=id, name=name, value=fields.whole_number(value, name))
+            for name, value in values.items():
+                store.execute("DELETE FROM limits WHERE group_id = :id AND name = :name", id=id, name=name)
+                if value is not None:
+                    store.insert("limits", group_id=id, name=name, value=value)
+        return values
+
+
+def _limit(name: str, text: str | None) -> int | None:
+    if name not in LIMITS:
+        raise Invalid(f"there is no limit {name}: known are {', '.join(LIMITS)}")
+    if text is None:
+        return None
+    try:
+        return int(BY_NAME[f"limits.{name}"].type(text))
+    except ValueError as error:
+        raise Invalid(fields={name: [str(error)]}) from None
