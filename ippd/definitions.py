@@ -78,6 +78,13 @@ def is_categories(content: Any) -> bool:
     return all(isinstance(value, dict) and isinstance(value.get("apps"), list) for value in content.values())
 
 
+def check_category(category: Mapping[str, Any]) -> None:
+    """Raise ValueError when the `groups` of a category are no list of names: nobody could say who may see it."""
+    groups = category.get("groups", [])
+    if not isinstance(groups, list) or not all(isinstance(group, str) for group in groups):
+        raise ValueError("groups must be a list of texts")
+
+
 def parse_form(entry: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Field]] | None:
     """The form half of an entry, as it may be shown and as fields; None when it has none. Raises ValueError with the reason."""
     groups = entry.get("fieldgroups")

@@ -99,6 +99,16 @@ def test_a_category_with_groups_is_only_for_their_members(make_core):
     assert "development" in core.apps.categories(ada) and len(core.apps.categories(OPERATOR)) == 10
 
 
+@pytest.mark.parametrize("groups", [[["x"]], "Lab", "", {"Lab": 1}, 3, None, ["Lab", 3]])
+def test_a_category_whose_groups_are_no_list_of_texts_takes_no_other_down(core, folder, groups):
+    """Bad input: lists in the list, a text, an object, a number, null."""
+    good = {"apps": ["measure"], "groups": ["Lab"]}
+    (folder / "categories.json").write_text(json.dumps({"all": {"apps": []}, "bad": {"apps": [], "groups": groups}, "lab": good}))
+    assert core.apps.categories(join(core)) == {"all": {"apps": []}}
+    assert core.apps.categories(OPERATOR) == {"all": {"apps": []}, "lab": good}
+    assert core.apps.now().problems == [("categories.json: bad", "groups must be a list of texts")]
+
+
 def test_both_halves_make_one_app_with_keys_in_any_case(core):
     app = core.apps.now().apps["measure"]
     assert app.fields["scan"].kind == "attachment" and app.files == ["forms.json", "measure.json"]

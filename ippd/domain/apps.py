@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ippd.definitions import Backend, Field, entries, is_categories, key_of, parse_backend, parse_form
+from ippd.definitions import Backend, Field, check_category, entries, is_categories, key_of, parse_backend, parse_form
 from ippd.errors import Invalid, NotFound
 from ippd.permissions import Actor, permits
 from ippd.store import Row, Rows
@@ -65,7 +65,12 @@ class Folder:
 
     def _take(self, folder: str, name: str, content: Any) -> None:
         if is_categories(content):
-            self.categories |= content
+            for key, category in content.items():
+                try:
+                    check_category(category)
+                    self.categories[key] = category
+                except ValueError as error:
+                    self.problems.append(Problem(f"{name}: {key}", str(error)))
             return
         for place, entry in entries(name, content):
             try:
