@@ -168,6 +168,16 @@ def test_the_folder_is_read_again_when_it_changes_and_only_then(core, folder):
         core.apps.get(ANONYMOUS, "measure")
 
 
+@pytest.mark.parametrize("name", [".#forms.json", "lost.json"])
+def test_a_dangling_link_keeps_no_change_from_being_seen(core, folder, name):
+    """Bad input: the lock that Emacs makes beside a file, and a link to a file that has gone."""
+    (folder / name).symlink_to("nobody@nowhere.1234")
+    assert [app["appKey"] for app in core.apps.list(ANONYMOUS)] == ["measure"]
+    (folder / "forms.json").write_text(json.dumps([FORM | {"appKey": "other"}]))
+    assert [app["appKey"] for app in core.apps.list(ANONYMOUS)] == ["other"]
+    assert [problem.file for problem in core.apps.now().problems] == [name] * (name == "lost.json")
+
+
 def test_a_folder_that_is_missing_is_told(make_core, tmp_path):
     (problem,) = make_core(apps__directory=tmp_path / "none").apps.now().problems
     assert "No such file" in problem.reason

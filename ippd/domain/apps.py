@@ -49,7 +49,7 @@ class Folder:
     def read(self, folder: str) -> None:
         """Read all *.json of the folder, in the order of their names; what is bad is told and left out."""
         try:
-            names = sorted(name for name in os.listdir(folder) if name.endswith(".json") and not name.startswith("."))
+            names = sorted(name for name in os.listdir(folder) if _is_definition(name))
         except OSError as error:
             self.problems.append(Problem(folder, error.strerror or str(error)))
             return
@@ -178,11 +178,19 @@ def as_json(backend: Backend) -> dict[str, Any]:
 def _look(path: str) -> Any:
     try:
         with os.scandir(path) as found:
-            looks = []
-            for entry in found:
-                if entry.name.endswith(".json"):
-                    status = entry.stat()
-                    looks.append((entry.name, status.st_mtime_ns, status.st_size, status.st_ino))
-            return sorted(looks)
+            return sorted((entry.name, *_facts(entry)) for entry in found if _is_definition(entry.name))
     except OSError as error:
         return error.errno
+
+
+def _facts(entry: os.DirEntry[str]) -> tuple[int, ...]:
+    """What changes with a file. One that cannot be looked at (a dangling link) keeps nobody from seeing changes of the others."""
+    try:
+        status = entry.stat()
+    except OSError as error:
+        return (error.errno or 0,)
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _is_definition(name: str) -> bool:
+    return name.endswith(".json") and not name.startswith(".")
