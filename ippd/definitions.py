@@ -13,7 +13,10 @@ KINDS = ("string", "integer", "float", "select", "attachment")
 PUBLIC = {"appkey": "appKey", "label": "label", "description": "description", "fieldgroups": "fieldGroups"}
 HIDDEN = ("validator", "starter")  # programs of the server: nobody outside needs their paths
 ENGINE_WORDS = {"gridengine": "sgejobresources", "slurm": "slurmjobresources"}
-SGE_TIME = re.compile(r"[hs]_rt=(?:(\d+):(\d+):)?(\d+)\b")
+# time_specifier of sge_types(1): a number of seconds as C writes it, or hours:minutes:seconds, each of which may be left out.
+SGE_TIME = re.compile(r"\b[hs]_rt=([^\s,]*)")
+SGE_PARTS = re.compile(r"([0-9]{0,9}):([0-9]{0,9}):([0-9]{0,9})")
+SGE_NUMBERS = {re.compile("0[xX][0-9a-fA-F]{1,8}"): 16, re.compile("0[0-7]{0,11}"): 8, re.compile("[1-9][0-9]{0,9}"): 10}
 SGE_MEMORY = re.compile(r"(?:h_vmem|mem_free)=(\d+(?:\.\d+)?[KkMmGg]?)\b")
 
 
@@ -138,7 +141,8 @@ def parse_backend(entry: Mapping[str, Any]) -> Backend | None:
     executable = _text(entry["executable"], "Executable")
     if not executable:
         raise ValueError("Executable is empty")
-    sge = _text(entry.get("sgejobresources", ""), "SGEJobResources")
+    resources = {engine: _words(entry, key) for engine, key in ENGINE_WORDS.items()}
+    sge = " ".join(resources["gridengine"])
     return Backend(
         executable=executable,
         params=_texts(entry, "params", "PARAMS"),
@@ -146,7 +150,7 @@ def parse_backend(entry: Mapping[str, Any]) -> Backend | None:
         defaults=_texts(entry, "defaults", "DEFAULTS"),
         files=_list(entry, "files", "FILES"),
         container=_text(entry.get("container") or "", "Container"),
-        resources={engine: _words(entry, key) for engine, key in ENGINE_WORDS.items()},
+        resources=resources,
         time_limit=_quantity(entry, "timelimit", "TimeLimit", setting_types.some_seconds) or _sge_seconds(sge),
         memory=_quantity(entry, "memory", "Memory", setting_types.some_bytes) or _sge_bytes(sge),
         cpus=_quantity(entry, "cpus", "Cpus", setting_types.between(1, 4096)) or 1,
@@ -212,7 +216,15 @@ def _quantity(entry: Mapping[str, Any], key: str, what: str, parse: Callable[[st
 
 def _sge_seconds(words: str) -> float | None:
     found = SGE_TIME.search(words)
-    return 3600.0 * int(found[1] or 0) + 60 * int(found[2] or 0) + int(found[3]) if found else None
+    if found is None or found[1].upper() == "INFINITY":  # the word of complex(5) for none
+        return None
+    if parts := SGE_PARTS.fullmatch(found[1]):
+        hours, minutes, seconds = (int(part or 0) for part in parts.groups())
+        return 3600.0 * hours + 60 * minutes + seconds
+    for pattern, base in SGE_NUMBERS.items():
+        if pattern.fullmatch(found[1]):
+            return float(int(found[1], base))
+    raise ValueError(f"SGEJobResources: {found[0]} is no time: seconds, or hours:minutes:seconds, each of which may be left out")
 
 
 def _sge_bytes(words: str) -> int | None:

@@ -8,6 +8,7 @@ import pytest
 
 from conftest import join
 from ippd.command import contained, words
+from ippd.definitions import parse_backend
 from ippd.domain.apps import Folder, as_json
 from ippd.domain.submission import Part
 from ippd.errors import Invalid, NotFound
@@ -120,6 +121,22 @@ def test_one_file_may_hold_both_halves(make_core, tmp_path):
     (tmp_path / "both.json").write_text(json.dumps(FORM | BACKEND | {"TimeLimit": "90s", "Outputs": ["*.csv"], "Restarts": 0, "Cpus": 2}))
     app = make_core(apps__directory=tmp_path).apps.now().apps["measure"]
     assert (app.backend.time_limit, app.backend.outputs, app.backend.restarts, app.backend.cpus) == (90, ("*.csv",), 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [("h_rt=24::", 86400), ("s_rt=::30", 30), ("h_rt=1::1", 3601), ("h_rt=:5:", 300), ("h_rt=0:10:0", 600), ("h_rt=600", 600),
+     ("'h_rt=1:0:0,h_vmem=2G'", 3600), ("h_rt=0x10", 16), ("h_rt=010", 8), ("h_rt=INFINITY", None), ("h_vmem=2G", None)],
+)  # fmt: skip
+def test_the_hours_of_grid_engine_are_not_read_as_seconds(words, seconds):
+    assert parse_backend({"executable": "x", "sgejobresources": f"-l {words} -q all"}).time_limit == seconds
+
+
+@pytest.mark.parametrize("words", ["h_rt=2:30", "h_rt=", "h_rt=1d", "h_rt=1:0:0:0", "h_rt=-5", "h_rt=08", "h_rt=1.5", "s_rt=٣::"])
+def test_a_time_that_grid_engine_would_not_take_is_refused(words):
+    """Bad input: two parts, four, none, a unit, a sign, a fraction, digits that are not ASCII."""
+    with pytest.raises(ValueError, match=f"SGEJobResources: {words} is no time"):
+        parse_backend({"executable": "x", "sgejobresources": f"-l {words}"})
 
 
 @pytest.mark.parametrize(
