@@ -8,11 +8,12 @@ import pytest
 
 from conftest import join
 from ippd.command import contained, words
-from ippd.definitions import parse_backend
+from ippd.definitions import Field, parse_backend
 from ippd.domain.apps import Folder, as_json
 from ippd.domain.submission import Part
 from ippd.errors import Invalid, NotFound
 from ippd.permissions import ANONYMOUS, OPERATOR
+from ippd.validation import wrong_text
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "definitions"
 HOSTILE = ["3;id", "$(id)", "`id`", "it's \"quoted\"", "two\nlines\n", "-rf", "--", "Grüße 脳 🧠", " ", "*", "\\", "a\tb", "$HOME", "'"]
@@ -225,6 +226,17 @@ def test_a_wrong_value_is_refused_before_a_file_is_read(core, field, value, sent
     with pytest.raises(Invalid) as refused:
         core.experiments.submit(join(core), parts(("scan", untouched()), **{field: value}))
     assert sentence in refused.value.fields[field][0] and list(refused.value.fields) == [field]
+
+
+@pytest.mark.parametrize("text", ["3." + "0" * 19, "1000000000000000000e5", "3e0", "0x3", "9" * 5000, "-", "3\n"])
+def test_a_long_number_with_a_point_or_an_exponent_is_no_whole_number(text):
+    """Bad input: what has 20 characters and more, and the value of a whole number."""
+    assert wrong_text(Field("count", "integer"), text) == "this must be a whole number"
+
+
+@pytest.mark.parametrize("text", ["3", "+3", "-3", "007", "9" * 30])
+def test_digits_with_or_without_a_sign_are_a_whole_number(text):
+    assert wrong_text(Field("count", "integer"), text) is None
 
 
 def test_all_errors_come_at_once_by_field(core):
