@@ -309,7 +309,7 @@ def test_output_past_its_limit_is_dropped(make_core, tmp_path):
 
 def test_output_of_what_is_gone_is_swept(core, ada):
     core.outputs.append(WORKER, submit(core, ada), "stdout", 0, [b"x"])
-    core.users.remove(OPERATOR, ada.user)
+    core.store.execute("DELETE FROM users")
     assert core.housekeeping.sweep_orphans(SYSTEM) == 1
 
 

@@ -326,6 +326,14 @@ def test_removing_a_user_takes_everything_along(core, ada):
         core.users.remove(OPERATOR, ada.user)
 
 
+def test_what_the_programs_of_a_removed_user_printed_goes_at_once(core, ada, bob):
+    for user in (ada, bob):
+        core.outputs.append(OPERATOR, core.experiments.submit(user, echo())["id"], "stdout", 0, [b"a name"])
+    core.users.remove(OPERATOR, ada.user)
+    (left,) = core.outputs.folder.iterdir()
+    assert left == core.outputs.open(bob, 2).path
+
+
 def test_groups_and_their_limits(core, ada):
     lab, other = core.groups.create(OPERATOR, "Lab"), core.groups.create(OPERATOR, "Other")
     with pytest.raises(Conflict):

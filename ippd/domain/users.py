@@ -143,13 +143,14 @@ class Users:
 
     @permits("user.remove")
     def remove(self, actor: Actor, id: int) -> None:
-        """Remove a user with all experiments and files. Raises NotFound."""
+        """Remove a user with all experiments, files and what was printed. Raises NotFound."""
         with self._store.write() as store:
             paths = [row["path"] for row in store.all("SELECT path FROM files WHERE user_id = :id", id=id)]
             if not store.execute("DELETE FROM users WHERE id = :id", id=id):
                 raise NotFound(f"there is no user {id}")
         for path in paths:
             self._core.blobs.remove(path)
+        self._core.outputs.sweep()  # one look at the folder, however many experiments there were
 
     @permits("user.set")
     def set_setting(self, actor: Actor, name: str, value: str) -> None:
