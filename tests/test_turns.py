@@ -3,7 +3,7 @@
 import pytest
 
 from conftest import echo, join
-from ippd.errors import TooMany
+from ippd.errors import Conflict, TooMany
 from ippd.permissions import OPERATOR, Actor
 
 SCRIPT = Actor("local", name="script")
@@ -100,3 +100,13 @@ def test_a_group_with_little_room_and_many_members_hides_nobody_behind_it(core, 
     fill(core, *members)
     (his,) = submit(core, bob)
     assert claimed(core) == [1, his]
+
+
+def test_resuming_what_waits_for_its_turn_does_not_blame_a_script(core, ada):
+    """Bad input: resuming what was never suspended, or twice."""
+    (id,) = submit(core, ada)
+    core.runs.suspend(ada, id)
+    core.runs.resume(ada, id)
+    with pytest.raises(Conflict, match=f"experiment {id} is waiting for its turn: nothing holds it"):
+        core.runs.resume(ada, id)
+    assert claimed(core) == [id]

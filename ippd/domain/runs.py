@@ -31,7 +31,7 @@ class Runs:
 
     @permits("experiment.suspend")
     def resume(self, actor: Actor, id: int) -> str:
-        """Let a suspended experiment go on; returns its state. Raises Conflict, NotFound."""
+        """Let a suspended experiment go on; returns its state. Raises Conflict (also for one that waits for its turn), NotFound."""
         return self._want(actor, id, "running")
 
     def _want(self, actor: Actor, id: int, wanted: str) -> str:
@@ -48,6 +48,8 @@ class Runs:
             if wanted == "running" and status == "suspended" and not held:
                 move(self._core, id, "submitted")
                 return "submitted"
+            if wanted == "running" and status == "submitted":
+                raise Conflict(f"experiment {id} is waiting for its turn: nothing holds it")
             if not held and status != wanted:
                 raise Conflict(f"experiment {id} is in the hands of a script, which cannot be told to hold it")
             store.execute("UPDATE experiments SET wanted = :wanted WHERE id = :id", wanted=wanted, id=id)
