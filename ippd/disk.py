@@ -2,12 +2,15 @@
 
 import errno
 import os
+import re
 import tempfile
 from pathlib import Path
 
 from ippd.errors import Unavailable
 
 LEAST = 1 << 16  # bytes: more than SQLite adds at a time to what it shares between processes
+MOUNTS = "/proc/self/mounts"
+ESCAPED = re.compile(r"\\(040|011|012|134)")  # blank, tab, newline and backslash, as proc(5) writes them
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "lustre", "gpfs", "beegfs", "fuse.sshfs"}
 
 
@@ -24,10 +27,10 @@ def is_full(folder: Path) -> bool:
 def refuse_network(folder: Path) -> None:
     """Raise Unavailable when `folder` lies on a network file system, where write-ahead logging breaks."""
     best, kind = "", ""
-    with open("/proc/self/mounts", encoding="utf-8", errors="replace") as mounts:
+    with open(MOUNTS, encoding="utf-8", errors="replace") as mounts:
         for line in mounts:
             _, point, fs, *_ = line.split()
-            point = point.replace("\\040", " ")
+            point = ESCAPED.sub(lambda found: chr(int(found[1], 8)), point)
             inside = str(folder.resolve()) == point or str(folder.resolve()).startswith(point.rstrip("/") + "/")
             if inside and len(point) >= len(best):
                 best, kind = point, fs

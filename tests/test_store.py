@@ -1,4 +1,4 @@
-"""The store: what every database behind it must do. Bad input: unknown columns, a newer schema, a full or broken disk, threads, forks."""
+"""The store: what every database behind it must do. Bad input: unknown columns, a newer schema, full, broken and far disks, threads."""
 
 import os
 import resource
@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from ippd import disk
 from ippd.disk import refuse_network
 from ippd.errors import Conflict, NoSpace, Unavailable
 from ippd.schema import INDEXES, TABLES
@@ -201,6 +202,51 @@ def test_a_database_that_is_no_database_is_not_overwritten(tmp_path):
     with pytest.raises(Exception, match="not a database"):
         Store(path).migrate()
     assert path.read_text().startswith("no database at all")
+
+
+@pytest.fixture
+def mounted(tmp_path, monkeypatch):
+    """A function: let these be mounted, (kind, folder) in their order, as the kernel tells it."""
+
+    def mount(*mounts):
+        lines = ["/dev/sda1 / ext4 rw,relatime 0 0", "proc /proc proc rw 0 0"]
+        for kind, folder in mounts:
+            point = str(folder).replace("\\", "\\134").replace(" ", "\\040")
+            lines.append(f"somewhere:/export {point} {kind} rw,vers=4.2 0 0")
+        (tmp_path / "mounts").write_text("\n".join(lines) + "\n")
+        monkeypatch.setattr(disk, "MOUNTS", tmp_path / "mounts")
+
+    return mount
+
+
+@pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "fuse.sshfs"])
+@pytest.mark.parametrize("name", ["data", "my data", "back\\040slash"])
+def test_a_network_file_system_is_refused_before_a_database_is_made(tmp_path, mounted, kind, name):
+    """Bad input: nfs, nfs4, cifs and sshfs, also at a path with a blank or a backslash."""
+    folder = tmp_path / name / "ippd"
+    folder.mkdir(parents=True)
+    mounted((kind, folder.parent))
+    store = Store(folder / "ippd.sqlite")
+    with pytest.raises(Unavailable) as refused:
+        store.migrate()
+    assert str(refused.value) == f"{folder} lies on {kind} ({folder.parent}): the database needs a local disk; set data.directory"
+    assert list(folder.iterdir()) == []
+
+
+def test_a_local_disk_below_or_over_a_network_one_is_taken(tmp_path, mounted):
+    mounted(("nfs4", tmp_path), ("xfs", tmp_path / "data"), ("cifs", tmp_path / "data" / "ippd2"))
+    refuse_network(tmp_path / "data" / "ippd")
+    with pytest.raises(Unavailable, match="nfs4"):
+        refuse_network(tmp_path / "database")
+    mounted(("nfs", tmp_path), ("ext4", tmp_path))  # what was mounted later hides the other
+    refuse_network(tmp_path)
+
+
+def test_a_network_disk_below_a_local_one_is_refused_through_a_link_as_well(tmp_path, mounted):
+    mounted(("xfs", tmp_path), ("nfs", tmp_path / "far"))
+    (tmp_path / "near").symlink_to(tmp_path / "far")
+    with pytest.raises(Unavailable, match="lies on nfs"):
+        refuse_network(tmp_path / "near" / "ippd")
 
 
 def test_a_local_folder_is_not_taken_for_a_network_one(tmp_path):
