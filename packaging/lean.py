@@ -1,7 +1,8 @@
 """Runs first in the frozen program: stands in for modules that libraries import but that have nothing to do here.
 
 dataset and alembic serve other databases too, alembic writes scripts from templates, SQLAlchemy and APScheduler know event loops and
-pools of processes, and Python keeps a table of how it was built: 7 MB of memory in all. Only the names that are looked up while the libraries are imported are here; ippd.spec leaves the modules out.
+pools of processes, and Python keeps a table of how it was built: 7 MB of memory in all. Only the names that are looked up while the
+libraries are imported are here; ippd.spec leaves the modules out.
 """
 
 import inspect
