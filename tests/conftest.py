@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 
 import pytest
 
@@ -42,6 +43,11 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("markers", "source_only: looks into the server or the commands; it cannot be pointed at the binary")
     config.addinivalue_line("markers", "binary_only: is about the binary itself")
+    # In the background of a shell both are ignored, and programs would inherit that: a test that interrupts one would wait for ever.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGQUIT) == signal.SIG_IGN:
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     if config.option.binary:
         program.BINARY = os.path.abspath(config.option.binary)
         if not os.path.isfile(program.BINARY):

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 HELD = ("queued", "running", "suspended")
 SOME = 500  # ids of one statement
+DEAF = 120.0  # seconds between two looks for silent workers after which nobody has listened: the daemon was off, or the clock jumped
 WORDS = 200  # hosts or apps that a worker may name
 
 
 class Leases:
-    """A claim of a worker is a random word: whoever lost it can change the experiment no more."""
+    """A claim of a worker has a token of its own (a fencing token): whoever lost the claim can change the experiment no more."""
 
     def __init__(self, core: "Core") -> None:
         self._core = core
@@ -129,23 +130,34 @@ class Leases:
     def lapse(self, actor: Actor) -> int:
         """Take back what is held by workers that were not heard of for the time of their lease; returns how many.
 
-        What was never heard of after its claim goes back as it was; what had been begun counts as begun once more, and fails when that was
-        often enough.
+        Only silence that the daemon has listened to counts: when this was not called for DEAF seconds, it begins anew. What was never heard
+        of after its claim goes back as it was; what had been begun counts as begun once more, and fails when that was often enough.
         """
         held = ", ".join(f"'{state}'" for state in HELD)
-        sql = (
-            f"SELECT * FROM experiments WHERE status IN ({held}) AND lease IS NOT NULL AND claim IS NOT NULL AND "
-            "(COALESCE(heartbeat_at, queued_at) <= :now - lease OR COALESCE(heartbeat_at, queued_at) > :now + lease)"
-        )
-        now = self._core.clock()
-        if self._store.one(sql, now=now) is None:
+        if self._store.one(f"SELECT 1 AS found FROM experiments WHERE status IN ({held}) AND claim IS NOT NULL LIMIT 1") is None:
             return 0
+        now = self._core.clock()
         with self._store.write() as store:
-            rows = store.all(sql, now=now)
+            rows = store.all(
+                f"SELECT * FROM experiments WHERE status IN ({held}) AND claim IS NOT NULL AND lease <= :listened AND "
+                "(COALESCE(heartbeat_at, queued_at) <= :now - lease OR COALESCE(heartbeat_at, queued_at) > :now + lease)",
+                now=now,
+                listened=self._listened(now),
+            )
             for row in rows:
                 sentence = f"the worker {row['claimed_by']} was not heard of for {row['lease']:.0f} s"
                 self._again(row, sentence, count=row["heartbeat_at"] is not None or row["status"] != "queued")
             return len(rows)
+
+    def _listened(self, now: float) -> float:
+        """The seconds for which workers could be heard without a break, up to now (inside a transaction)."""
+        known = self._store.value("SELECT value FROM meta WHERE name = 'listening'")
+        since, last = json.loads(known) if known else (now, now)
+        if not 0 <= now - last <= DEAF:
+            since = now
+        sql = "INSERT INTO meta (name, value) VALUES ('listening', :value) ON CONFLICT (name) DO UPDATE SET value = :value"
+        self._store.execute(sql, value=json.dumps([since, now]))
+        return float(now - since)
 
     def _again(self, row: Row, message: str, count: bool) -> str:
         if count and row["restarts"] >= self.allowed(row):
