@@ -66,7 +66,7 @@ class Blobs:
         name = secrets.token_hex(16)
         partial = self.incoming / name
         try:
-            with open(partial, "xb", buffering=0, opener=_private) as file:
+            with full_disk_told(), open(partial, "xb", buffering=0, opener=private) as file:
                 with contextlib.suppress(OSError):  # a file system without locks: then the sweep goes by the time alone
                     flock(file, LOCK_EX)  # until it has its name: the sweep sees by it that the writer lives
                 size, digest = self._stream(file, chunks, limit)
@@ -74,11 +74,6 @@ class Blobs:
                 target.mkdir(mode=0o700, exist_ok=True)
                 partial.rename(target / name)
             flush_folder(target)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise NoSpace("the disk is full: the upload was not stored") from error
-            raise
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
@@ -108,9 +103,7 @@ class Blobs:
                 self.check_room(1)
                 checked = size
             digest.update(chunk)
-            view = memoryview(chunk)
-            while view:
-                view = view[file.write(view) :]
+            write_all(file, chunk)
         os.fsync(file.fileno())
         return size, digest.hexdigest()
 
@@ -169,7 +162,7 @@ class Blobs:
         if disk.f_bavail * disk.f_frsize < 2 * self.reserve:
             return False
         try:
-            with open(self.reserve_file, "wb", opener=_private) as file:
+            with open(self.reserve_file, "wb", opener=private) as file:
                 os.posix_fallocate(file.fileno(), 0, self.reserve) if self.reserve else None
         except OSError:
             self.release_reserve()
@@ -226,8 +219,27 @@ def _is_abandoned(path: str) -> bool:
         return True  # it has just got its name, or was given up; removing it again does no harm
 
 
-def _private(path: str, flags: int) -> int:
+def private(path: str, flags: int) -> int:
+    """An opener for open(): new files are their owner's alone, and no link is followed."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def write_all(file: FileIO, data: bytes) -> None:
+    """Write to a file without a buffer, which takes what it likes of each piece (a disk that fills up takes a part)."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+@contextlib.contextmanager
+def full_disk_told() -> Iterator[None]:
+    """Raises NoSpace where the disk is full, or the quota that it has for this account."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace("the disk is full: this was not stored") from error
+        raise
 
 
 def flush_folder(folder: Path) -> None:
@@ -243,7 +255,7 @@ def private_text(path: Path, make: Callable[[], str]) -> str:
     """The text of a secret file of mode 0600, made by `make` when it is missing; two processes at once get the same text."""
     if not path.exists():
         temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
-        with open(temporary, "x", encoding="utf-8", opener=_private) as file:
+        with open(temporary, "x", encoding="utf-8", opener=private) as file:
             file.write(make())
             file.flush()
             os.fsync(file.fileno())

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import subprocess
 
 import pytest
 
@@ -10,7 +11,7 @@ import program
 from daemons import NOW, Daemon, Daemons
 from ippd.core import open_core
 from ippd.domain.submission import Part
-from ippd.permissions import ANONYMOUS, OPERATOR, Actor
+from ippd.permissions import ANONYMOUS, OPERATOR, SYSTEM, Actor
 from ippd.settings import load
 from selection import SERVES, starts_ippd
 from serving import Frozen, Threaded
@@ -168,6 +169,28 @@ def bob(core):
 def script():
     """A job script on the local listener."""
     return Actor("local", name="script")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of 4 MB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a disk")
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", place], check=True)
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def silence(core, seconds):
+    """Let time pass in which no worker is heard of, with the looks of the schedule; returns how many claims were taken back."""
+    taken = core.leases.lapse(SYSTEM)
+    while seconds > 0:
+        core.clock.forward(seconds=min(15, seconds))
+        seconds -= 15
+        taken += core.leases.lapse(SYSTEM)
+    return taken
 
 
 def echo(*files, app="echo", **params):

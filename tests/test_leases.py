@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from conftest import join
+from conftest import join, silence
 from ippd.domain.submission import Part
 from ippd.errors import Conflict, Invalid, NotFound
 from ippd.permissions import OPERATOR, SYSTEM, Actor
@@ -66,7 +66,8 @@ def test_a_worker_gets_only_what_can_be_run_and_what_it_asked_for(core, ada):
     assert ids(core.queue.claim(WORKER)) == [unknown]
 
 
-@pytest.mark.parametrize("bad", [{"seconds": 0}, {"seconds": 1e9}, {"most": 0}, {"worker": ""}, {"worker": "x" * 200}])
+@pytest.mark.parametrize("bad", [{"seconds": 0}, {"seconds": 1e9}, {"most": 0}, {"worker": ""}, {"worker": "x" * 200},
+                                 {"hosts": ["h"] * 201}, {"apps": ["a"] * 201}])
 def test_a_senseless_claim_is_refused(core, bad):
     with pytest.raises(Invalid):
         claim(core, **bad)
@@ -79,8 +80,7 @@ def test_a_heartbeat_keeps_a_lease_and_its_end_counts_as_a_beginning(core, ada, 
         clock.forward(seconds=50)
         assert core.leases.heartbeat(WORKER, {id: item["claim"]}) == {id: "go on"}
         assert core.leases.lapse(SYSTEM) == 0
-    clock.forward(seconds=61)
-    assert core.leases.lapse(SYSTEM) == 1 and status(core, id) == "submitted"
+    assert silence(core, 60) == 1 and status(core, id) == "submitted"
     assert core.leases.heartbeat(WORKER, {id: item["claim"]}) == {id: "lost"}
     (again,) = claim(core, worker="w2")
     assert again["restarts"] == 1 and again["claim"] != item["claim"]
@@ -90,8 +90,7 @@ def test_a_claim_whose_answer_got_lost_does_not_count_as_a_beginning(core, ada, 
     id = submit(core, ada, app="once")
     for _ in range(3):
         assert ids(claim(core)) == [id]
-        clock.forward(seconds=61)
-        core.leases.lapse(SYSTEM)
+        silence(core, 61)
     assert status(core, id) == "submitted"
 
 
@@ -100,8 +99,7 @@ def test_an_experiment_is_begun_again_only_as_often_as_its_policy_says(core, ada
     for _ in range(4):
         for item in claim(core):
             core.queue.running(WORKER, item["id"])
-        clock.forward(seconds=61)
-        core.leases.lapse(SYSTEM)
+        silence(core, 61)
     told = {id: core.experiments.get(OPERATOR, id) for id in (own, app, site)}
     assert {id: e["status"] for id, e in told.items()} == {own: "failed", app: "failed", site: "failed"}
     assert [told[id]["restarts"] for id in (own, app, site)] == [2, 0, 1]
@@ -113,14 +111,27 @@ def test_a_lease_ends_also_when_the_clock_jumps(core, ada, clock, jump):
     id = submit(core, ada)
     claim(core)
     clock.forward(seconds=jump)
-    assert core.leases.lapse(SYSTEM) == 1 and status(core, id) == "submitted"
+    assert silence(core, 60) == 1 and status(core, id) == "submitted"
+
+
+@pytest.mark.parametrize("away", [3600, 10 * 86400, -10 * 86400])
+def test_a_worker_that_could_not_be_heard_keeps_its_claims(core, ada, clock, away):
+    """Bad input: a daemon that was off, or a clock that jumped, for longer than the lease; the worker is there again right after."""
+    id = submit(core, ada, app="once")
+    (item,) = claim(core)
+    core.leases.heartbeat(WORKER, {id: item["claim"]})
+    core.leases.lapse(SYSTEM)
+    clock.forward(seconds=away)
+    assert silence(core, 45) == 0
+    assert core.leases.heartbeat(WORKER, {id: item["claim"]}) == {id: "go on"}
+    assert silence(core, 45) == 0 and status(core, id) == "queued"
+    assert silence(core, 30) == 1 and status(core, id) == "failed"
 
 
 def test_who_lost_a_claim_can_change_nothing(core, ada, clock):
     id = submit(core, ada)
     (old,) = claim(core)
-    clock.forward(seconds=61)
-    core.leases.lapse(SYSTEM)
+    silence(core, 61)
     (new,) = claim(core)
     refused = (
         lambda: core.files.add_results(WORKER, id, results(old["claim"])),

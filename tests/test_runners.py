@@ -142,7 +142,7 @@ def test_the_launcher_gives_words_exactly_and_writes_down_the_end(make_job):
     job = make_job("/bin/sh", "-c", 'printf "%s\\0" "$@"; exit 7', "x", *HOSTILE)
     assert subprocess.run(["/bin/sh", job.folder / "job.sh", job.folder], check=False).returncode == 7
     assert (job.folder / "stdout.txt").read_bytes().split(b"\0")[:-1] == [word.encode() for word in HOSTILE]
-    assert (job.folder / "exit").read_text() == "7\n" and (job.folder / "node").read_text().strip() == os.uname().nodename
+    assert files.text(job.folder / "exit") == "7" and (job.folder / "node").read_text().strip() == os.uname().nodename
 
 
 def test_a_second_job_of_one_name_does_nothing(make_job):
@@ -194,7 +194,7 @@ def test_what_an_ended_local_job_left_behind_is_gone_before_its_end_is_written(m
     job = make_job("/bin/sh", "-c", f"env -i setsid {HIDDEN} >hidden & until [ -s hidden ]; do sleep 0.1; done; exit 3")
     local.submit(job)
     until(lambda: (job.folder / "exit").exists(), 30)
-    assert not alive((job.folder / "work" / "hidden").read_text()) and (job.folder / "exit").read_text() == "3\n"
+    assert not alive((job.folder / "work" / "hidden").read_text()) and files.text(job.folder / "exit") == "3"
 
 
 # As a container's: without the job's name, it waits for a program that has it, and then has 3 s of work with what that leaves.

@@ -1,14 +1,16 @@
 """What a job can do to the worker that runs it, and what the daemon can refuse: each test says which bad input it tries."""
 
 import json
-import os
+import secrets
+import time
 
 import pytest
 
+from conftest import silence
 from ippd.calls import Unreadable, Upload
 from ippd.permissions import OPERATOR
 from ippd.runners import files, local
-from ippd.worker import delivery
+from ippd.worker import delivery, inputs
 from ippd.worker.journal import Journal
 from workerkit import rig_over, running
 
@@ -88,22 +90,7 @@ def test_a_broken_entry_fails_its_experiment_and_no_other(rig, kind):
     assert record.with_suffix(".bad").exists() and rig.jobs() == []
 
 
-def test_an_entry_of_an_earlier_version_is_found(rig):
-    """It lay in the job's folder, and knew fewer things."""
-    id = rig.submit(rig.ada, "wait")
-    worker = rig.worker()
-    rig.until(worker, rig.status(id, "running"))
-    (record,) = (rig.folder / "worker" / "journal").glob("*.json")
-    kept = json.loads(record.read_text())
-    del kept["started_at"]
-    (rig.jobs()[0] / "entry.json").write_text(json.dumps(kept))
-    record.unlink()
-    rig.go.touch()
-    rig.until(worker, rig.status(id))
-    assert rig.get(id)["status"] == "completed" and rig.ran(id) == 1 and rig.jobs() == []
-
-
-FOLDER = ["echo '{' >../entry.json", "rm ../exit; mkfifo e && mv e ../exit", "echo abc >../exit", "mkfifo ../e && mv ../e ../stdout.txt",
+FOLDER = ["rm ../exit; mkfifo e && mv e ../exit", "echo abc >../exit", "mkfifo ../e && mv ../e ../stdout.txt",
           "echo nan >../start; echo inf >../end", "rm ../node; mkfifo ../node", "echo 1.2.3m1.2.3s >../times", "mkfifo ../stdout.piece",
           "ln -sf /etc/passwd ../peak", "printf '%s' $$ >../pid.new; touch -d 2099-01-01 ../asked"]  # fmt: skip
 
@@ -190,7 +177,7 @@ def test_a_file_that_fails_while_it_is_sent_ends_the_call_and_not_the_next_one(r
 
 
 def test_what_was_measured_wrongly_is_left_out_when_it_is_refused(rig):
-    """Bad input: a record of an ended job with a time that is none, as earlier versions could write it."""
+    """Bad input: a record of an ended job with a time that is none."""
     worker, id = begun(rig, f"while [ ! -e {rig.go} ]; do sleep 0.1; done")
     (record,) = (rig.folder / "worker" / "journal").glob("*.json")
     used = {"engine": "local", "started_at": "x"}
@@ -201,10 +188,85 @@ def test_what_was_measured_wrongly_is_left_out_when_it_is_refused(rig):
 
 
 def test_a_folder_that_no_entry_names_is_removed(tmp_path):
-    """Bad input: what a crash left between the folder and its record; and a pipe where an earlier version had that."""
+    """Bad input: what a crash left between the folder and its record, and before the record had its name."""
+    Journal(tmp_path).close()
+    (tmp_path / "jobs" / "ippd-1-ab").mkdir()
+    (tmp_path / "journal" / ".ippd-1-ab.json.0123.partial").write_text("{")
     journal = Journal(tmp_path)
-    for name in ("ippd-1-ab", "ippd-2-cd"):
-        (tmp_path / "jobs" / name).mkdir()
-    os.mkfifo(tmp_path / "jobs" / "ippd-2-cd" / "entry.json")
-    assert journal.entries() == [] and list((tmp_path / "jobs").iterdir()) == []
+    assert journal.entries() == [] and list((tmp_path / "jobs").iterdir()) == list((tmp_path / "journal").iterdir()) == []
     journal.close()
+
+
+@pytest.mark.parametrize("claims", [("f" * 16, "0" * 16), ("0" * 16, "f" * 16)])
+def test_an_experiment_that_was_lost_and_claimed_again_runs_on(rig, claims, monkeypatch):
+    """Bad input: one worker with two claims of one experiment, of which the old one is over."""
+    made, left = secrets.token_hex, list(claims)
+    monkeypatch.setattr(secrets, "token_hex", lambda size: left.pop(0) if size == 8 else made(size))
+    id = rig.submit(rig.ada, "wait", restarts=3)
+    worker = rig.worker()
+    rig.until(worker, rig.status(id, "running"))
+    silence(rig.core, 61)
+    rig.until(worker, lambda: rig.status(id, "running")() and len(rig.jobs()) == 1)
+    rig.go.touch()
+    rig.until(worker, rig.status(id))
+    assert (rig.get(id)["status"], rig.get(id)["restarts"], rig.ran(id)) == ("completed", 1, 2) and left == []
+
+
+@pytest.mark.parametrize("kind", ["completed", "failed"])
+def test_a_gap_in_the_live_log_does_not_keep_results_back(rig, kind):
+    """Bad input: what was kept of the log is gone, so that the rest is refused."""
+    end = "exit 3" if kind == "failed" else "echo 1 >results/one"
+    worker, id = begun(rig, f"echo first; while [ ! -e {rig.go} ]; do sleep 0.1; done; echo last; echo late >&2; {end}")
+    rig.until(worker, lambda: rig.core.outputs.open(rig.ada, id).size == 6)
+    rig.core.outputs.open(rig.ada, id).path.unlink()
+    rig.go.touch()
+    rig.until(worker, rig.status(id))
+    assert rig.get(id)["status"] == kind and rig.jobs() == []
+    assert rig.core.outputs.open(rig.ada, id, "stderr").path.read_bytes() == b"late\n"
+    assert kind == "failed" or (rig.read(id, "one"), rig.read(id, "log.txt")) == (b"1\n", b"first\nlast\n")
+
+
+def test_an_input_that_was_removed_fails_its_experiment(rig, monkeypatch):
+    """Bad input: a file that its owner removes after the claim; the worker asked for it for ever."""
+    id = rig.submit(rig.ada, "wait", files=[("scan", b"voxels")])
+    bring = inputs.bring
+
+    def too_late(server, entry):
+        rig.core.store.execute("DELETE FROM files WHERE experiment_id = :id", id=id)
+        return bring(server, entry)
+
+    monkeypatch.setattr(inputs, "bring", too_late)
+    worker = rig.worker()
+    rig.until(worker, rig.status(id))
+    assert (rig.get(id)["status"], rig.get(id)["message"]) == ("failed", "an input was removed before the job began")
+    assert rig.jobs() == [] and rig.ran(id) == 0
+
+
+def test_a_full_disk_of_the_worker_ends_neither_it_nor_what_waits(rig, small_disk):
+    """Bad input: no room where the journal lies, for a claim and in the middle of a job."""
+    one = rig.submit(rig.ada, "wait")
+    worker = rig.worker(worker__folder=small_disk)
+    rig.until(worker, rig.status(one, "running"))
+    filler = small_disk / "filler"
+    fill(filler)
+    rig.go.touch()
+    for _ in range(20):
+        worker.step()
+        time.sleep(0.1)
+    filler.unlink()
+    rig.until(worker, rig.status(one))
+    fill(filler)
+    two = rig.submit(rig.ada, "wait")
+    for _ in range(5):
+        assert worker.step() == 0
+    assert rig.get(two)["status"] == "submitted"
+    filler.unlink()
+    rig.until(worker, rig.status(two))
+    assert [rig.get(id)["status"] for id in (one, two)] == ["completed"] * 2 and [rig.ran(id) for id in (one, two)] == [1, 1]
+
+
+def fill(path):
+    """Write to a new file until its disk is full."""
+    with open(path, "wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+        while True:
+            file.write(bytes(4096))

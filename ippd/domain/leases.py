@@ -9,7 +9,7 @@ from ippd import fields
 from ippd.domain.apps import as_json
 from ippd.domain.states import move
 from ippd.domain.turns import next_ones
-from ippd.errors import Conflict, NotFound
+from ippd.errors import Conflict, Invalid, NotFound
 from ippd.permissions import Actor, permits
 from ippd.store import Row, Rows
 
@@ -35,17 +35,21 @@ class Leases:
     ) -> Rows:
         """Hand out what waits and can be run from its definition, at most `most`, for `seconds` after each heartbeat.
 
-        `hosts` and `apps` limit it to these. Items are dicts of id, uuid, user, host, app, name, claim, params, files, inputs (name,
-        bytes, sha256), backend, time_limit (seconds or None) and restarts (how often it was begun before). Raises Invalid.
+        `hosts` and `apps` (at most WORDS each) limit it to these. Items are dicts of id, uuid, user, host, app, name, claim, params,
+        files, inputs (name, bytes, sha256), backend, time_limit (seconds or None) and restarts (how often it was begun before).
+        Raises Invalid.
         """
         wanted = fields.check(fields.Lease, {"worker": worker, "seconds": seconds, "limit": most})
+        too_many = {name: [f"at most {WORDS} may be named"] for name, words in (("hosts", hosts), ("apps", apps)) if len(words) > WORDS}
+        if too_many:
+            raise Invalid(fields=too_many)
         known = self._core.apps.runnable()
         runnable = [key for key in known if not apps or key in apps]
         if self._store.one("SELECT 1 AS found FROM experiments WHERE status = 'submitted' LIMIT 1") is None:
             return []
         with self._store.write() as store:
             rows = []
-            for id in next_ones(self._core, wanted["limit"], hosts[:WORDS], runnable):
+            for id in next_ones(self._core, wanted["limit"], hosts, runnable):
                 rows += store.all(
                     "UPDATE experiments SET status = 'queued', queued_at = :now, claimed_by = :worker, acknowledged_at = :now, "
                     "heartbeat_at = NULL, claim = :claim, lease = :lease, wanted = NULL WHERE id = :id RETURNING *",

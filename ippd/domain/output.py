@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ippd import fields
+from ippd.blobs import full_disk_told, private, write_all
 from ippd.domain.states import ENDED
 from ippd.errors import Conflict, Invalid, NotFound
 from ippd.permissions import Actor, permits
@@ -51,14 +52,15 @@ class Outputs:
     @permits("experiment.run")
     def append(self, actor: Actor, id: int, stream: str, offset: int, chunks: Iterable[bytes], claim: str | None = None) -> int:
         """Add what was printed from byte `offset` on; returns the size in bytes after it. What is there already is not added again, so
-        sending twice does no harm. Past `limits.log_bytes` the rest is dropped. Raises Conflict when bytes before `offset` are missing.
+        sending twice does no harm. Past `limits.log_bytes` the rest is dropped. Raises Conflict when bytes before `offset` are missing,
+        NoSpace when the disk is full.
         """
         path, _, holder = self._path(id, stream)
         if claim is not None and holder != claim:
             raise Conflict(f"experiment {id} is in other hands now")
         fields.integer(offset, "offset", 0, 2**53)
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        with open(path, "ab", buffering=0, opener=_private) as file:
+        with full_disk_told(), open(path, "ab", buffering=0, opener=private) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             size = os.fstat(file.fileno()).st_size
             most = self._core.settings["limits.log_bytes"]
@@ -68,7 +70,8 @@ class Outputs:
                 new = chunk[max(0, size - offset) : max(0, most - offset)]
                 offset += len(chunk)
                 if new:
-                    file.write(new)
+                    self._core.blobs.check_room(len(new))
+                    write_all(file, new)
                     size += len(new)
             return max(size, offset)
 
@@ -105,7 +108,3 @@ class Outputs:
                     (self.folder / name).unlink(missing_ok=True)
                     removed += 1
         return removed
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -10,6 +10,7 @@ read -r line </proc/$$/stat
 set -f
 set -- $line
 printf '%s %s\n' "$$" "${22}" >pid.new && mv pid.new pid
+printf '%16s' '' >exit.new # a disk that is full at the end has room for what stands here already
 uname -n >node
 date +%s >start
 reaps=$IPPD_REAPS
@@ -84,6 +85,6 @@ while [ -n "$reaps" ] && [ $number -lt 30 ] && left; do
 done
 times >times
 date +%s >end
-printf '%s\n' "$status" >exit.new && mv exit.new exit
+printf '%s\n' "$status" 1<>exit.new && mv exit.new exit
 exit "$status"
 """

@@ -85,8 +85,7 @@ def _process(folder: Path) -> int | None:
     pid, stat = int(words[0]), _stat(int(words[0]))
     if not stat or stat[19] != words[1] or stat[0] in ("Z", "X") or _is_ours(pid, stat):
         return None
-    named = str(folder / "job.sh").encode() in _parts(pid, "cmdline")  # one that an earlier version started has no mark of its own
-    return pid if named or _mark(folder.name) in _parts(pid, "environ") else None
+    return pid if _mark(folder.name) in _parts(pid, "environ") else None
 
 
 def _stat(pid: int) -> list[str]:

@@ -13,6 +13,7 @@ PIECE = 1 << 20  # bytes of output that one step sends at most
 STREAMS = ("stdout", "stderr")
 OVER = (404, 409)  # the experiment is not ours any more
 FULL = 507
+NO_LOG = (*OVER, 413)  # bytes that are missing before these, or too many; a claim that is over is told again by what is said next
 FULL_TRIES = 20  # rounds in which the daemon may have no space
 FOR_EVER = (400, 413, 422, FULL)  # what will be refused again
 log = getLogger("ippd.worker")
@@ -21,18 +22,35 @@ log = getLogger("ippd.worker")
 def send_output(server: Server, entry: Entry) -> None:
     """Send what the program has printed since the last time, a piece of each stream at most."""
     for stream in STREAMS:
-        path, sent = entry.path(f"{stream}.txt"), entry.sent.get(stream, 0)
-        if files.size(path) <= sent:
-            continue
-        with files.opened(path) as file:
-            file.seek(sent)
-            piece = file.read(PIECE)
-        part = entry.record.with_suffix(".piece")
-        part.write_bytes(piece)
-        fields = [("claim", entry.claim), ("stream", stream), ("offset", str(sent))]
-        server.post_form(f"/experiments/{entry.id}/log", fields, [Upload("text", stream, part)])
-        entry.sent[stream] = sent + len(piece)
-        entry.save()
+        _send_piece(server, entry, stream)
+
+
+def _send_piece(server: Server, entry: Entry, stream: str) -> bool:
+    path, sent = entry.path(f"{stream}.txt"), entry.sent.get(stream, 0)
+    if files.size(path) <= sent:
+        return False
+    with files.opened(path) as file:
+        file.seek(sent)
+        piece = file.read(PIECE)
+    part = entry.record.with_suffix(".piece")
+    part.write_bytes(piece)
+    fields = [("claim", entry.claim), ("stream", stream), ("offset", str(sent))]
+    server.post_form(f"/experiments/{entry.id}/log", fields, [Upload("text", stream, part)])
+    entry.sent[stream] = sent + len(piece)
+    entry.save()
+    return True
+
+
+def _send_rest(server: Server, entry: Entry) -> None:
+    """Send all that is left of the output. Results do not depend on it: what is refused for good ends the live log, and nothing else."""
+    for stream in STREAMS:
+        try:
+            while _send_piece(server, entry, stream):
+                pass
+        except Refused as refused:
+            if refused.status not in NO_LOG:
+                raise
+            log.warning("experiment %d: its %s is not sent to its end: %s", entry.id, stream, refused)
 
 
 def deliver(server: Server, entry: Entry) -> bool:
@@ -64,8 +82,8 @@ def deliver(server: Server, entry: Entry) -> bool:
 def _tell(server: Server, entry: Entry) -> None:
     outcome, where = entry.outcome, f"/experiments/{entry.id}"
     used = json.dumps(outcome["usage"])
-    while not outcome.get("refused") and any(entry.sent.get(name, 0) < files.size(entry.path(f"{name}.txt")) for name in STREAMS):
-        send_output(server, entry)
+    if not outcome.get("refused"):
+        _send_rest(server, entry)
     if outcome["kind"] == "completed":
         found = outputs.results(entry)
         if found:

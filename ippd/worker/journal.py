@@ -8,8 +8,8 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from logging import getLogger
 from pathlib import Path
@@ -18,9 +18,11 @@ from typing import Any
 from ippd.errors import Conflict
 from ippd.runners import files
 from ippd.runners.tools import Job
+from ippd.wholefile import whole_file
 
 NAME = re.compile(r"ippd-([0-9]+)-([0-9a-f]+)")
 MOST = 64 << 20  # bytes of one entry
+ROOM = 1 << 20  # bytes that must be free where entries are kept before another one is claimed
 CLAIMED, STAGED, SUBMITTING, SUBMITTED, ENDED, STOPPING = STEPS = (
     "claimed", "staged", "submitting", "submitted", "ended", "stopping",
 )  # fmt: skip
@@ -78,17 +80,11 @@ class Entry:
     def save(self) -> None:
         """Write what is known, so that it survives a crash."""
         kept = {name: value for name, value in asdict(self).items() if name not in ("name", "folder", "record")}
-        new = self.record.with_suffix(".new")
-        with open(new, "w", encoding="utf-8") as file:
-            json.dump(kept, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, self.record)
+        with whole_file(self.record) as file:
+            file.write(json.dumps(kept).encode())
 
     def forget(self) -> None:
         """Remove all of it; the entry goes first, so that half a folder is never taken for a job."""
-        with suppress(OSError):
-            self.path("entry.json").unlink(missing_ok=True)
         self.record.with_suffix(".piece").unlink(missing_ok=True)
         self.record.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -119,6 +115,8 @@ class Journal:
         except OSError:
             self._lock.close()
             raise Conflict(f"another worker uses {folder}") from None
+        for left in self._records.glob(".*.partial"):  # of a worker that was killed while it wrote
+            left.unlink(missing_ok=True)
 
     def entries(self) -> list[Entry]:
         """All that is in our hands, by name; folders that a crash left without an entry are removed.
@@ -127,7 +125,7 @@ class Journal:
         """
         for folder in self._jobs.iterdir():
             if NAME.fullmatch(folder.name) and not (self._records / f"{folder.name}.json").exists():
-                self._adopt(folder)
+                shutil.rmtree(folder, ignore_errors=True)
         found = []
         for record in sorted(self._records.glob("*.json")):
             if not NAME.fullmatch(record.stem):
@@ -139,20 +137,6 @@ class Journal:
             except OSError as error:  # for now: it is tried again in the next round
                 log.warning("%s: %s", record, error.strerror)
         return found
-
-    def _adopt(self, folder: Path) -> None:
-        """Earlier versions had the entry in the job's folder."""
-        old, record = folder / "entry.json", self._records / f"{folder.name}.json"
-        try:
-            with files.opened(old) as file:
-                data = file.read(MOST)
-        except OSError:
-            shutil.rmtree(folder, ignore_errors=True)
-            return
-        new = record.with_suffix(".new")
-        new.write_bytes(data)
-        os.replace(new, record)
-        old.unlink(missing_ok=True)
 
     def _load(self, record: Path) -> Entry:
         """Raises ValueError for what is no entry of that name, OSError."""
@@ -181,6 +165,11 @@ class Journal:
         entry = Entry(record.stem, self._jobs / record.stem, record, item, STOPPING, outcome=outcome)
         entry.save()
         return entry
+
+    def check(self) -> None:
+        """Raises OSError when there is no room for a new entry: what was claimed then could not be kept."""
+        with tempfile.TemporaryFile(dir=self._records) as file:
+            file.write(bytes(ROOM))
 
     def add(self, item: dict[str, Any], now: float) -> Entry:
         """A new entry for what was just claimed."""

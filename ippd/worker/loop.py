@@ -31,12 +31,13 @@ class Worker:
 
     def step(self) -> int:
         """One round; returns how many experiments are held after it. Raises nothing that a later round could mend."""
-        entries = self._journal.entries()
+        entries: list[Entry] = []
         try:
+            entries = self._journal.entries()
             orders = self._orders(entries)
             seen = self._look(entries)
             for entry in entries:
-                self._safely(entry, orders.get(str(entry.id), "lost"), seen)
+                self._safely(entry, orders[entry.name], seen)
             held = sum(entry.held for entry in entries)
             if why := absent(self._steps.engine):  # claimed now, experiments would only be kept from workers that can run them
                 raise EngineError(why)
@@ -44,16 +45,18 @@ class Worker:
             for entry in fresh:
                 self._safely(entry, "go on", seen)
             return held + len(fresh)
-        except (Unavailable, EngineError, Refused) as error:
+        except (Unavailable, EngineError, Refused, OSError) as error:
             self._tell(str(error))
             return len(entries)
 
     def _orders(self, entries: list[Entry]) -> dict[str, str]:
-        if not entries:
-            return {}
-        claims = {str(entry.id): entry.claim for entry in entries}
-        answers: dict[str, str] = self._steps.server.post_json("/experiments/heartbeats", {"claims": claims})["answers"]
-        return answers
+        """What the daemon wants of each, by its name. An experiment that was lost and claimed again has two: they are asked about apart."""
+        orders: dict[str, str] = {}
+        while left := {str(entry.id): entry for entry in entries if entry.name not in orders}:
+            claims = {id: entry.claim for id, entry in left.items()}
+            answers = self._steps.server.post_json("/experiments/heartbeats", {"claims": claims})["answers"]
+            orders |= {entry.name: answers.get(id, "lost") for id, entry in left.items()}
+        return orders
 
     def _look(self, entries: list[Entry]) -> dict[str, Seen]:
         """What the engine says of all jobs at once; it is not asked when nothing is there to be asked about."""
@@ -80,6 +83,7 @@ class Worker:
         free = self._settings["worker.slots"] - held
         if free <= 0:
             return []
+        self._journal.check()
         wanted = {
             "worker": self._name,
             "seconds": self._settings["worker.lease"],

@@ -15,6 +15,7 @@ from ippd.worker import delivery, inputs, outputs
 from ippd.worker.journal import CLAIMED, ENDED, STAGED, STOPPING, SUBMITTED, SUBMITTING, Entry
 
 TRIES = 3  # times that a living engine may refuse a job
+NOT_FOUND = 404  # the daemon's answer for a file that is gone
 SETTLED = 5.0  # seconds after which a submission that was cut off has reached the engine, or never will
 REASONS = {
     OVERTIME: "the job ran longer than its time limit",
@@ -71,6 +72,10 @@ class Steps:
             inputs.prepare(entry, self._site.container)
         except ValueError as error:
             return self._end(entry, "failed", exit_code=None, message=str(error))
+        except Refused as refused:
+            if refused.status != NOT_FOUND:
+                raise
+            return self._end(entry, "failed", exit_code=None, message="an input was removed before the job began")
         return self._go(entry, STAGED)
 
     def _submit(self, entry: Entry) -> bool:
@@ -223,7 +228,7 @@ class Steps:
         self.engine.clean(self.job(entry))
         if "message" in entry.outcome:  # ours to tell: no order
             return self._measured(entry, seen) and self._end(entry, **entry.outcome)
-        if entry.outcome.get("order", entry.outcome.get("kind")) == "cancelled":  # the latter in entries of earlier versions
+        if entry.outcome.get("order") == "cancelled":
             with suppress(Refused):
                 self.server.post(f"/experiments/{entry.id}/stopped", claim=entry.claim)
         entry.forget()
