@@ -10,6 +10,7 @@ import pytest
 import program
 from daemons import NOW, Daemon, Daemons
 from ippd.core import open_core
+from ippd.doctor import examine
 from ippd.domain.submission import Part
 from ippd.permissions import ANONYMOUS, OPERATOR, SYSTEM, Actor
 from ippd.settings import load
@@ -181,6 +182,24 @@ def small_disk(tmp_path):
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", place], check=True)
     yield place
     subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@pytest.fixture
+def look(clock):
+    """A function: what the check `name` finds with these settings: [(level, sentence)]."""
+
+    def look(settings, name):
+        return [(found["level"], found["found"]) for found in examine(settings, clock()) if found["name"] == name]
+
+    return look
+
+
+@pytest.fixture
+def settings(make_settings, tmp_path):
+    def make(**more):
+        return make_settings(**{"public__listen": "", "local__listen": "", "local__socket": tmp_path / "none.sock"} | more)
+
+    return make
 
 
 def silence(core, seconds):

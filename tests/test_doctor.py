@@ -10,31 +10,11 @@ import subprocess
 import sys
 import tempfile
 
-import pytest
-
 import program
 from conftest import echo
 from ippd import certificate
 from ippd.doctor import CHECKS, FAIL, OK, WARN, examine
 from ippd.permissions import OPERATOR
-
-
-@pytest.fixture
-def look(clock):
-    """A function: what the check `name` finds with these settings: [(level, sentence)]."""
-
-    def look(settings, name):
-        return [(found["level"], found["found"]) for found in examine(settings, clock()) if found["name"] == name]
-
-    return look
-
-
-@pytest.fixture
-def settings(make_settings, tmp_path):
-    def make(**more):
-        return make_settings(**{"public__listen": "", "local__listen": "", "local__socket": tmp_path / "none.sock"} | more)
-
-    return make
 
 
 def certified(core):
@@ -76,6 +56,20 @@ def test_a_database_of_a_newer_program(core, settings, look):
     core.store.execute("UPDATE meta SET value = '999' WHERE name = 'schema'")
     level, sentence = look(settings(), "database")[-1]
     assert level == FAIL and sentence.startswith("schema version 999")
+
+
+def test_damage_that_breaks_a_check_breaks_neither_the_others_nor_the_json(core, ada, settings, look):
+    """Bad input: a database without its schema version, with a word in its place, and an experiment made at a word."""
+    core.experiments.submit(ada, echo())
+    core.store.execute("UPDATE experiments SET created_at = 'soon'")
+    assert look(settings(), "clock") == [(FAIL, "the check broke with TypeError: '>' not supported between instances of 'str' and 'float'")]
+    for change, said in (("UPDATE meta SET value = 'abc'", "'abc'"), ("DELETE FROM meta", "nothing")):
+        core.store.execute(change)
+        assert look(settings(), "database")[-1] == (FAIL, f"the database is damaged: {said} stands for its schema version")
+    found = subprocess.run(program.words(f"--set=data.directory={core.store.path.parent}", "doctor", "--json"), capture_output=True,
+                           text=True, env={"IPPD_CONFIG": "", "PATH": os.environ["PATH"]})
+    names = {row["name"] for row in json.loads(found.stdout)}
+    assert found.returncode == 1 and names >= {"database", "clock", "orphans", "stuck", "backups"}, found.stderr
 
 
 def test_certificates_that_end_or_do_not_fit(core, settings, look, clock, tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -71,12 +72,14 @@ def database(patient: Patient) -> Iterator[Finding]:
         return
     with closing(patient.database()) as connection:
         (answer,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-        version = int(connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()[0])
+        row = connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
         dangling = connection.execute("PRAGMA foreign_key_check").fetchone()
     if answer != "ok" or dangling:
         what = answer if answer != "ok" else f"a row of {dangling[0]} refers to nothing"
         yield FAIL, f"the database is damaged: {what}", "restore a backup"
-    elif version > len(MIGRATIONS):
+    elif not row or not re.fullmatch("[0-9]{1,9}", str(row[0])):
+        yield FAIL, f"the database is damaged: {repr(row[0]) if row else 'nothing'} stands for its schema version", "restore a backup"
+    elif (version := int(row[0])) > len(MIGRATIONS):
         yield FAIL, f"schema version {version}, this program knows {len(MIGRATIONS)}", "use the newer program, or restore a backup"
     else:
         behind = f"; version {len(MIGRATIONS)} comes with the next start" if version < len(MIGRATIONS) else ""
