@@ -88,6 +88,17 @@ def test_who_may_use_the_local_listener(core, settings, look):
         (OK, "the local listener is for root and the daemon's account, daemon, @root")]
 
 
+def test_who_may_run_experiments(core, settings, look):
+    """Bad input: a setting that lets every account of the host take experiments, and a name that is not on the host."""
+    every = (WARN, "every account of this host may take experiments at the local listener, and read what users have sent")
+    assert look(settings(local__workers="*"), "local listener") == [
+        (OK, "the local listener is for root and the daemon's account"), every]
+    assert look(settings(local__allow="daemon", local__workers="@root nobody-here"), "local listener") == [
+        (WARN, "local.workers names what is not on this host: nobody-here"),
+        (OK, "the local listener is for root and the daemon's account, daemon"),
+        (OK, "to run experiments, and no more, the local listener is also for @root, nobody-here")]
+
+
 def test_where_the_daemon_not_this_command_has_unpacked_itself(core, settings, look):
     """A process that holds the lock and has a library mapped out of an unpack folder in /tmp, as a one-file program has."""
     with tempfile.TemporaryDirectory(prefix="_MEI", dir="/tmp") as unpacked:

@@ -155,15 +155,21 @@ def file_limits(patient: Patient) -> Iterator[Finding]:
 
 
 def local_access(patient: Patient) -> Iterator[Finding]:
-    """Who may use the local listener."""
-    allowed = patient.settings["local.allow"]
-    if missing := checks.unknown_names(allowed):
-        yield WARN, f"local.allow names what is not on this host: {', '.join(missing)}", "correct local.allow"
+    """Who may use the local listener, and who may only run experiments there."""
+    allowed, workers = patient.settings["local.allow"], patient.settings["local.workers"]
+    for name, names in (("local.allow", allowed), ("local.workers", workers)):
+        if missing := checks.unknown_names(names):
+            yield WARN, f"{name} names what is not on this host: {', '.join(missing)}", f"correct {name}"
     if "*" in allowed:
         yield WARN, "every account of this host may use the local listener", "name the accounts of the job scripts in local.allow"
     else:
-        others = f", {', '.join(allowed)}" if allowed else ""
-        yield OK, f"the local listener is for root and the daemon's account{others or ', and nobody else'}", ""
+        others = f", {', '.join(allowed)}" if allowed else "" if workers else ", and nobody else"
+        yield OK, f"the local listener is for root and the daemon's account{others}", ""
+    if "*" in workers:
+        advice = "name the accounts in which programs for users run in local.workers"
+        yield WARN, "every account of this host may take experiments at the local listener, and read what users have sent", advice
+    elif workers:
+        yield OK, f"to run experiments, and no more, the local listener is also for {', '.join(workers)}", ""
 
 
 def mail(patient: Patient) -> Iterator[Finding]:
