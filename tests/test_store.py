@@ -2,6 +2,8 @@
 
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -155,3 +157,22 @@ def test_a_database_that_is_no_database_is_not_overwritten(tmp_path):
 def test_a_local_folder_is_not_taken_for_a_network_one(tmp_path):
     refuse_network(tmp_path)
     assert sqlite3.sqlite_version_info >= (3, 35), "RETURNING needs SQLite 3.35"
+
+
+LOADS = """
+import sys
+from pathlib import Path
+from ippd.store import Store
+before = set(sys.modules)
+store = Store(Path(sys.argv[1]))
+store.migrate()
+store.insert("groups", name="a")
+store.close()
+print(*sorted(set(sys.modules) - before))
+"""
+
+
+def test_what_opens_the_database_is_loaded_before_root_has_become_an_account_that_cannot_read_it(tmp_path):
+    """Bad input: a program below a folder that is closed to the account; its process must look for no module any more."""
+    late = subprocess.run([sys.executable, "-c", LOADS, tmp_path / "late.sqlite"], capture_output=True, text=True, check=True)
+    assert late.stdout == "\n"
