@@ -173,15 +173,27 @@ def script():
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A folder on a disk of 4 MB."""
+def make_disk(tmp_path):
+    """A function: a folder on a disk of 4 MB, mounted with these options besides."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount a disk")
-    place = tmp_path / "disk"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", place], check=True)
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)
+    places = []
+
+    def make(*options):
+        places.append(tmp_path / f"disk{len(places) or ''}")
+        places[-1].mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(("size=4m", *options)), "none", places[-1]], check=True)
+        return places[-1]
+
+    yield make
+    for place in places:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@pytest.fixture
+def small_disk(make_disk):
+    """A folder on a disk of 4 MB."""
+    return make_disk()
 
 
 @pytest.fixture

@@ -37,6 +37,21 @@ def test_a_folder_that_is_open_to_all(core, settings, look):
     assert (WARN, f"{core.blobs.folder.parent} is open to other accounts (mode 755)") in look(settings(), "data folder")
 
 
+def test_a_disk_on_which_nothing_can_be_written(core, settings, look, make_disk):
+    """Bad input: disks that are mounted read-only, without a free inode, and with a few."""
+    where = make_disk("mode=700")
+    subprocess.run(["mount", "-o", "remount,ro", where], check=True)
+    assert look(settings(data__uploads=where), "data folder")[-1] == (FAIL, f"{where} is on a disk that is mounted read-only")
+    where = make_disk("mode=700", "nr_inodes=200")
+    for number in range(199):  # the root folder has one
+        (where / str(number)).touch()
+    assert look(settings(data__uploads=where), "data folder")[-1] == (FAIL, f"{where}: no inodes are free, so no file can be made")
+    where = make_disk("mode=700", "nr_inodes=200", "size=2g")
+    for number in range(197):
+        (where / str(number)).touch()
+    assert look(settings(data__uploads=where), "data folder")[-1] == (WARN, f"{where}: only 2 inodes are free")
+
+
 def test_a_damaged_database(core, settings, look):
     core.close()
     path = core.store.path

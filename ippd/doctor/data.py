@@ -30,20 +30,28 @@ def data_folder(patient: Patient) -> Iterator[Finding]:
             continue
         refuse_network(folder)
         found = folder.stat()
-        disk = os.statvfs(folder)
-        free = disk.f_bavail * disk.f_frsize
         if found.st_mode & 0o077:
             yield WARN, f"{folder} is open to other accounts (mode {found.st_mode & 0o777:o})", f"chmod 700 {folder}"
         if found.st_uid != os.geteuid() and os.geteuid():
             yield FAIL, f"{folder} belongs to another account", f"chown -R {os.geteuid()} {folder}"
         yield from _inside(folder, found.st_uid)
-        if free < ROOM:
-            level = WARN if free > patient.settings["data.reserve"] else FAIL
-            yield level, f"{folder} has {free >> 20} MB free", "make room on this disk"
-        elif disk.f_files and disk.f_favail < disk.f_files // 50:
-            yield WARN, f"{folder}: only {disk.f_favail} inodes are free", "remove small files from this disk"
-        else:
-            yield OK, f"{folder}: local disk, {free >> 30} GB free", ""
+        yield _room(folder, patient.settings["data.reserve"])
+
+
+def _room(folder: Path, reserve: int) -> Finding:
+    disk = os.statvfs(folder)
+    free = disk.f_bavail * disk.f_frsize
+    if disk.f_flag & os.ST_RDONLY:
+        return FAIL, f"{folder} is on a disk that is mounted read-only", "dmesg may say why; then: mount -o remount,rw"
+    if free <= reserve:
+        return FAIL, f"{folder} has {free >> 20} MB free", "make room on this disk"
+    if disk.f_files and not disk.f_favail:  # file systems that make inodes as they need them say that they have none at all
+        return FAIL, f"{folder}: no inodes are free, so no file can be made", "remove small files from this disk"
+    if free < ROOM:
+        return WARN, f"{folder} has {free >> 20} MB free", "make room on this disk"
+    if disk.f_favail < disk.f_files // 50:
+        return WARN, f"{folder}: only {disk.f_favail} inodes are free", "remove small files from this disk"
+    return OK, f"{folder}: local disk, {free >> 30} GB free", ""
 
 
 def _inside(folder: Path, owner: int) -> Iterator[Finding]:
