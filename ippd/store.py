@@ -30,7 +30,7 @@ PRAGMAS = (
     "PRAGMA temp_store=MEMORY",
 )
 TYPES = {"key": Integer, "int": Integer, "time": Float, "text": Text, "json": Text}
-NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "lustre", "gpfs", "beegfs", "fuse.sshfs"}
+NETWORK_FILE_SYSTEMS = set("nfs nfs4 cifs smb3 9p afs lustre gpfs beegfs fhgfs ceph glusterfs gfs2 ocfs2 fuse.sshfs fuse.glusterfs".split())
 
 
 class Store:
@@ -297,4 +297,4 @@ def refuse_network(folder: Path) -> None:
             if inside and len(point) >= len(best):
                 best, kind = point, fs
     if kind in NETWORK_FILE_SYSTEMS:
-        raise Unavailable(f"{folder} lies on {kind} ({best}): the database needs a local disk; set data.directory")
+        raise Unavailable(f"{folder} lies on {kind} ({best}), where SQLite's write-ahead log breaks: data.directory must be a local disk")

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 
+import pytest
+
 import program
 from conftest import echo
 from ippd import certificate
@@ -35,6 +37,31 @@ def test_a_host_on_which_nothing_was_started_yet(settings, look, tmp_path):
 def test_a_folder_that_is_open_to_all(core, settings, look):
     core.blobs.folder.parent.chmod(0o755)
     assert (WARN, f"{core.blobs.folder.parent} is open to other accounts (mode 755)") in look(settings(), "data folder")
+
+
+def test_a_disk_with_little_room_or_none(core, settings, look, make_disk):
+    """Bad input: disks with less than 1 GB, and with less than the reserve."""
+    where = make_disk("mode=700")
+    assert look(settings(data__uploads=where), "data folder")[-1] == (WARN, f"{where} has 4 MB free")
+    (where / "large").write_bytes(bytes(3 << 20))
+    assert look(settings(data__uploads=where, data__reserve="2MB"), "data folder")[-1] == (FAIL, f"{where} has 1 MB free")
+
+
+@pytest.mark.source_only  # the binary is another process than the one that is started, and so sees other mounts
+@pytest.mark.parametrize("kind", ["nfs4", "ceph", "fuse.glusterfs", "fhgfs", "gfs2", "ocfs2"])
+def test_a_data_folder_on_a_file_system_that_several_hosts_share(tmp_path, kind):
+    """Bad input: file systems on which the write-ahead log of SQLite breaks, as the kernel tells of them in /proc/self/mounts."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a mount namespace")
+    (tmp_path / "data").mkdir(mode=0o700)
+    (tmp_path / "mounts").write_text(f"/dev/sda1 / ext4 rw 0 0\nserver:/export {tmp_path} {kind} rw 0 0\n")
+    run = program.words(f"--set=data.directory={tmp_path}/data", "doctor", "--json")
+    script = 'mount --bind "$0" /proc/$$/mounts && exec "$@"'
+    alone = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, tmp_path / "mounts"]
+    done = subprocess.run([*alone, *run], capture_output=True, text=True, env={"IPPD_CONFIG": "", "PATH": os.environ["PATH"]})
+    found = [row for row in json.loads(done.stdout) if row["name"] == "data folder"]
+    assert [(row["level"], row["found"]) for row in found] == [
+        (FAIL, f"{tmp_path}/data lies on {kind} ({tmp_path}), where SQLite's write-ahead log breaks: data.directory must be a local disk")]
 
 
 def test_a_disk_on_which_nothing_can_be_written(core, settings, look, make_disk):

@@ -17,11 +17,29 @@ from contextlib import nullcontext
 import program
 from ippd.daemon import locked
 from ippd.doctor import FAIL, OK, WARN
+from mailservers import Inbox, smtp_server
+from test_init_script import free_port
 
 
 def serving(portal):
     """The data folder is held for the portal, as a daemon does."""
     return nullcontext() if program.BINARY else locked(portal.core.store.path.parent)
+
+
+def command(given, *words):
+    """The command line of ippd with these settings."""
+    return program.words(*(f"--set={name}={value}" for name, value in given.items()), *words)
+
+
+def environ(folder):
+    """The environment of a command without settings of its own, which unpacks itself, if it has to, in a folder that no cleaner knows."""
+    return {"IPPD_CONFIG": "", "PATH": os.environ["PATH"], "TMPDIR": str(folder)}
+
+
+def doctor(given, *words, folder="/tmp"):
+    """What `ippd doctor` finds with these settings: (exit status, findings)."""
+    done = subprocess.run(command(given, "doctor", "--json", *words), capture_output=True, text=True, env=environ(folder))
+    return done.returncode, json.loads(done.stdout)
 
 
 def test_ports_that_are_free_taken_or_served(make_portal, make_settings, look):
@@ -49,6 +67,22 @@ def test_a_daemon_of_another_data_folder_that_has_the_ports_is_not_taken_for_thi
         assert look(given, "ports") == [
             (FAIL, f"local.listen: 127.0.0.1 port {portal.local.port} cannot be used: Address already in use; "
                    f"no daemon runs over {tmp_path}/other")]
+
+
+def test_a_daemon_that_answers_but_is_not_ready(make_portal, make_settings, look):
+    """Bad input: a disk that is smaller than the reserve."""
+    portal = make_portal(data__reserve="1024000GB")
+    with serving(portal):
+        (found,) = look(make_settings(public__listen="", local__listen=f"127.0.0.1:{portal.local.port}"), "ports")
+    assert found[0] == WARN and found[1].startswith("the daemon runs but is not ready: ") and "no room" in found[1]
+
+
+def test_a_folder_in_which_the_program_cannot_unpack_itself(settings, look, make_disk, monkeypatch):
+    """Bad input: a disk without room for the program, and one that allows no programs."""
+    for options, said in (((), "has less than 64 MB free"), (("size=100m", "noexec"), "forbids programs (noexec)")):
+        where = make_disk(*options)
+        monkeypatch.setattr(tempfile, "tempdir", str(where))
+        assert look(settings(), "unpack folder") == [(FAIL, f"{where} {said}")]
 
 
 def test_a_listener_that_is_only_a_unix_socket_is_looked_at_too(core, settings, look, tmp_path):
@@ -80,6 +114,36 @@ def test_a_mail_server_that_is_not_there(core, settings, look):
         sock.bind(("127.0.0.1", 0))
         given = settings(mail__host="127.0.0.1", mail__port=sock.getsockname()[1], mail__timeout="2s")
         assert look(given, "mail")[0][0] == FAIL
+
+
+def test_a_mail_server_that_answers_and_takes_a_message(core, settings, look):
+    inbox = Inbox()
+    with smtp_server(inbox) as port:
+        given = {"mail.host": "127.0.0.1", "mail.port": port, "mail.from": "portal@example.org"}
+        assert look(settings(**given), "mail") == [
+            (OK, "127.0.0.1 answers (ippd doctor --mail you@example.org sends a message)")]
+        _, found = doctor(given | {"data.directory": core.store.path.parent}, "--mail", "ada@example.org")
+    assert (found[-1]["name"], found[-1]["level"]) == ("test mail", OK)
+    (message,) = inbox.messages
+    assert (message["Subject"], message["To"], message["From"]) == ("Test of ippd doctor", "ada@example.org", "portal@example.org")
+
+
+def test_the_exit_status_of_a_host_on_which_all_is_well_and_of_one_that_could_be_better(tmp_path):
+    """Bad input: nothing; then no backups by the clock. (An old SQLite is a warning of its own, which only the binary is free of.)"""
+    with smtp_server(Inbox()) as mail:
+        given = {"data.directory": tmp_path / "data", "public.listen": "", "local.listen": f"127.0.0.1:{free_port()}",
+                 "backup.directory": tmp_path / "backups", "mail.host": "127.0.0.1", "mail.port": mail, "mail.from": "portal@example.org"}
+        with subprocess.Popen(command(given, "serve"), env=environ(tmp_path), stderr=subprocess.DEVNULL) as daemon:
+            try:
+                for words in (("ready", "--wait", "60"), ("housekeeping", "backup")):
+                    subprocess.run(command(given, *words), env=environ(tmp_path), check=True)
+                status, found = doctor(given, folder=tmp_path)
+                without = doctor(given | {"backup.directory": ""}, folder=tmp_path)
+            finally:
+                daemon.terminate()
+    others = [row for row in found if row["level"] != OK and not row["found"].startswith("SQLite ")]
+    assert others == [] and status == (3 if any(row["found"].startswith("SQLite ") for row in found) else 0)
+    assert without[0] == 3 and [row["name"] for row in without[1] if row["level"] == WARN][-1] == "backups"
 
 
 def test_who_may_use_the_local_listener(core, settings, look):
