@@ -22,6 +22,7 @@ PASSWORD = "correct horse battery"
 # with this reason; .ci/run installs them all, and takes a skipped test for a failure.
 PROGRAMS = {
     "test_admin_browser": {"chromium": "chromium", "chromedriver": "chromium-driver"},
+    "test_audit": {"gcc": "gcc"},
     "test_certificate": {"openssl": "openssl", "curl": "curl"},
     "test_http_access": {"curl": "curl"},
     "test_init_script": {"busybox": "busybox-static"},
