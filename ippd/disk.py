@@ -11,7 +11,7 @@ from ippd.errors import Unavailable
 LEAST = 1 << 16  # bytes: more than SQLite adds at a time to what it shares between processes
 MOUNTS = "/proc/self/mounts"
 ESCAPED = re.compile(r"\\(040|011|012|134)")  # blank, tab, newline and backslash, as proc(5) writes them
-NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "lustre", "gpfs", "beegfs", "fuse.sshfs"}
+NETWORK_FILE_SYSTEMS = set("nfs nfs4 cifs smb3 9p afs lustre gpfs beegfs fhgfs ceph glusterfs gfs2 ocfs2 fuse.sshfs fuse.glusterfs".split())
 
 
 def is_full(folder: Path) -> bool:
@@ -35,4 +35,4 @@ def refuse_network(folder: Path) -> None:
             if inside and len(point) >= len(best):
                 best, kind = point, fs
     if kind in NETWORK_FILE_SYSTEMS:
-        raise Unavailable(f"{folder} lies on {kind} ({best}): the database needs a local disk; set data.directory")
+        raise Unavailable(f"{folder} lies on {kind} ({best}), where SQLite's write-ahead log breaks: data.directory must be a local disk")

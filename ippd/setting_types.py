@@ -187,6 +187,8 @@ def host(value: str) -> str:
     """The name or address of a host; may be empty."""
     if value and not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9.])?|[0-9A-Fa-f:.]{2,45}", value):
         raise ValueError(f"{value!r} is not the name of a host")
+    if value and not all(0 < len(label) < 64 for label in value.removesuffix(".").split(".")):
+        raise ValueError(f"{value!r} is not the name of a host: between its dots are 1 to 63 letters")
     return value
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dataset
-import sqlalchemy
+import sqlalchemy.dialects.sqlite  # the engine looks for it late: by then this process may be an account that cannot read it
 from sqlalchemy import Column, Float, ForeignKey, Integer, Text, event
 
 from ippd.disk import is_full, refuse_network

@@ -87,10 +87,15 @@ def audit_versions(libpython: bytes) -> int:
 
 
 def main(path: str = str(Path(__file__).parent.parent / "dist" / "ippd")) -> int:
-    parts = {name: content for name, _, content in members(path) if is_elf(content[:6])}
+    try:
+        parts = {name: content for name, _, content in members(path) if is_elf(content[:6])}
+    except OSError as error:
+        sys.exit(f"audit.py: {path}: {error.strerror}; ./build.sh binary makes dist/ippd")
+    except ValueError as error:
+        sys.exit(f"audit.py: {error}; ./build.sh binary makes a file that has one: dist/ippd")
     files = {name: Elf(content) for name, content in parts.items()}
     bad = audit_files(files)
-    bad += audit_versions(next(content for name, content in parts.items() if name.startswith("libpython")))
+    bad += audit_versions(next((content for name, content in parts.items() if name.startswith("libpython")), b""))
     size = Path(path).stat().st_size
     print(f"{path}: {size} bytes ({size / (1 << 20):.1f} MB)" + ("  WRONG: more than 16 MB" if size > BIGGEST else ""))
     highest = max(map(glibc_wanted, files.values()), key=lambda version: version_key("_" + version))

@@ -28,5 +28,3 @@ import lzma
 import sqlite3.dbapi2
 import tokenize
 import unicodedata
-
-import sqlalchemy.dialects.sqlite  # create_engine()

@@ -10,6 +10,7 @@ import pytest
 import program
 from daemons import NOW, Daemon, Daemons
 from ippd.core import open_core
+from ippd.doctor import examine
 from ippd.domain.submission import Part
 from ippd.permissions import ANONYMOUS, OPERATOR, SYSTEM, Actor
 from ippd.settings import load
@@ -21,6 +22,7 @@ PASSWORD = "correct horse battery"
 # with this reason; .ci/run installs them all, and takes a skipped test for a failure.
 PROGRAMS = {
     "test_admin_browser": {"chromium": "chromium", "chromedriver": "chromium-driver"},
+    "test_audit": {"gcc": "gcc"},
     "test_certificate": {"openssl": "openssl", "curl": "curl"},
     "test_http_access": {"curl": "curl"},
     "test_init_script": {"busybox": "busybox-static"},
@@ -173,15 +175,45 @@ def script():
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A folder on a disk of 4 MB."""
+def make_disk(tmp_path):
+    """A function: a folder on a disk of 4 MB, mounted with these options besides."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount a disk")
-    place = tmp_path / "disk"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", place], check=True)
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)
+    places = []
+
+    def make(*options):
+        places.append(tmp_path / f"disk{len(places) or ''}")
+        places[-1].mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(("size=4m", *options)), "none", places[-1]], check=True)
+        return places[-1]
+
+    yield make
+    for place in places:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@pytest.fixture
+def small_disk(make_disk):
+    """A folder on a disk of 4 MB."""
+    return make_disk()
+
+
+@pytest.fixture
+def look(clock):
+    """A function: what the check `name` finds with these settings: [(level, sentence)]."""
+
+    def look(settings, name):
+        return [(found["level"], found["found"]) for found in examine(settings, clock()) if found["name"] == name]
+
+    return look
+
+
+@pytest.fixture
+def settings(make_settings, tmp_path):
+    def make(**more):
+        return make_settings(**{"public__listen": "", "local__listen": "", "local__socket": tmp_path / "none.sock"} | more)
+
+    return make
 
 
 def silence(core, seconds):

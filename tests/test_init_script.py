@@ -50,10 +50,10 @@ class Host:
             f"[data]\ndirectory = {self.folder}/data\nreserve = 0\n[public]\nlisten =\n[local]\nlisten = 127.0.0.1:{self.local}\n"
             f"allow = *\n[server]\nprocesses = 1\n{more}")
 
-    def script(self, *action):
+    def script(self, *action, script=SCRIPT, **account):
         kept = {name: value for name, value in os.environ.items() if not name.startswith("IPPD_")}
-        return subprocess.run([*self.shell, SCRIPT, *action], capture_output=True, text=True, timeout=120,
-                              env=kept | {"SYSCONFIG": str(self.folder / "sysconfig")})
+        return subprocess.run([*self.shell, script, *action], capture_output=True, text=True, timeout=120,
+                              env=kept | {"SYSCONFIG": str(self.folder / "sysconfig")}, **account)
 
     def pid(self):
         return int((self.folder / "ippd.pid").read_text())
@@ -87,6 +87,28 @@ def test_a_whole_life(host):
     assert host.script("stop").returncode == 0 and not host.answers()
     assert not (host.folder / "ippd.pid").exists() and not (host.folder / "lock/ippd").exists()
     assert "    ippd user add you@example.org\n" in (host.folder / "data/console.log").read_text(), "there is no user yet"
+
+
+def test_other_accounts_are_told_the_status_and_may_do_nothing_else(host):
+    """Bad input: calls of an account that is neither root nor the daemon's, and a number that it may not read."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can call as another account")
+    shutil.copy(SCRIPT, host.folder / "ippd.init")  # the clone may lie where no other account can reach it
+
+    def other(action):
+        done = host.script(action, script=host.folder / "ippd.init", user=1, group=1, extra_groups=[], cwd="/")
+        return done.returncode, done.stdout.replace(str(host.folder), "")
+
+    assert other("status") == (3, "ippd: is not running\n")
+    assert host.script("start").returncode == 0
+    before = host.pid()
+    assert (host.folder / "ippd.pid").stat().st_mode & 0o777 == 0o644
+    assert other("status") == (0, f"ippd: is running ({before})\n")
+    for action in ("start", "stop", "restart", "condrestart", "try-restart", "reload", "force-reload"):
+        assert other(action) == (4, "ippd: only root may do this\n")
+    (host.folder / "ippd.pid").chmod(0o600)
+    assert other("status") == (4, "ippd: it is not known whether it runs: /ippd.pid cannot be read\n")
+    assert host.script("status").returncode == 0 and host.pid() == before and host.answers()
 
 
 def test_settings_that_are_wrong_neither_start_nor_end_a_daemon(host):

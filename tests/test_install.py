@@ -104,6 +104,18 @@ id -un ippd; ls /etc/rc2.d | grep ippd || :
     assert part(lines, "left") == ["/etc/ippd/ippd.conf", "/var/lib/ippd/ippd.sqlite", "ippd"]
 
 
+def test_programs_of_root_are_found_where_the_path_leaves_their_folders_out(host):
+    """Bad input: the PATH of cron or of a plain su, without /usr/sbin and /sbin, where useradd and update-rc.d (or chkconfig) lie."""
+    lines = host("""
+mkdir -p /etc/init.d; export PATH=/usr/bin:/bin
+echo "-- made"; $ippd install; id -un ippd; ls /etc/rc2.d | grep ippd
+echo "-- away"; $ippd uninstall; ls /etc/rc2.d | grep ippd || :
+""")
+    made, away = part(lines, "made"), part(lines, "away")
+    assert {"account ippd: made", "start at boot: made", "ippd"} <= set(made) and made[-1].endswith("ippd") and made[-1][:1] == "S"
+    assert "start at boot: removed" in away and away[-1].startswith("Kept: ")
+
+
 def test_a_host_with_systemd_gets_the_unit(host):
     lines = host("rm -rf /etc/init.d\n$ippd install\ngrep ExecStart /etc/systemd/system/ippd.service\ntest ! -e /etc/init.d/ippd")
     assert "file /etc/systemd/system/ippd.service: made" in lines and lines[-1] == "ExecStart=/usr/local/bin/ippd serve"

@@ -287,6 +287,7 @@ BAD = [
     (types.email, "A <a@b>", "not an e-mail"),
     (types.host, "a b", "not the name of a host"), (types.host, "-x", "not the name"),
     (types.host, "x\n", "not the name"),
+    (types.host, "a..b", "between its dots are 1 to 63 letters"), (types.host, "..", "1 to 63"), (types.host, "a" * 64, "1 to 63"),
     (types.path, "/a\nb", "control character"), (types.socket_path, "/" + "x" * 107, "longer than the 107 bytes"),
     (types.words, "a \udcff", "not UTF-8"), (types.text, "\x1b[31m", "control character"),
 ]

@@ -229,7 +229,8 @@ def test_a_network_file_system_is_refused_before_a_database_is_made(tmp_path, mo
     store = Store(folder / "ippd.sqlite")
     with pytest.raises(Unavailable) as refused:
         store.migrate()
-    assert str(refused.value) == f"{folder} lies on {kind} ({folder.parent}): the database needs a local disk; set data.directory"
+    why = "where SQLite's write-ahead log breaks: data.directory must be a local disk"
+    assert str(refused.value) == f"{folder} lies on {kind} ({folder.parent}), {why}"
     assert list(folder.iterdir()) == []
 
 
@@ -252,3 +253,22 @@ def test_a_network_disk_below_a_local_one_is_refused_through_a_link_as_well(tmp_
 def test_a_local_folder_is_not_taken_for_a_network_one(tmp_path):
     refuse_network(tmp_path)
     assert sqlite3.sqlite_version_info >= (3, 35), "RETURNING needs SQLite 3.35"
+
+
+LOADS = """
+import sys
+from pathlib import Path
+from ippd.store import Store
+before = set(sys.modules)
+store = Store(Path(sys.argv[1]))
+store.migrate()
+store.insert("groups", name="a")
+store.close()
+print(*sorted(set(sys.modules) - before))
+"""
+
+
+def test_what_opens_the_database_is_loaded_before_root_has_become_an_account_that_cannot_read_it(tmp_path):
+    """Bad input: a program below a folder that is closed to the account; its process must look for no module any more."""
+    late = subprocess.run([sys.executable, "-c", LOADS, tmp_path / "late.sqlite"], capture_output=True, text=True, check=True)
+    assert late.stdout == "\n"

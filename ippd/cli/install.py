@@ -3,7 +3,6 @@
 import _strptime  # noqa: F401  # like the next, imported late by the library: then as an account that may not be able to read it
 import encodings.idna  # noqa: F401
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -118,9 +117,9 @@ def _steps(page: Callable[[str], str]) -> list[Step]:
         return [*found, unit]
     script = host.text("ippd.init").replace("PROGRAM=/usr/bin/ippd", f"PROGRAM={PROGRAM}")
     found += [steps.file(INIT, script.encode(), 0o755), steps.file(SYSCONFIG, host.text("ippd.sysconfig").encode(), 0o644, keep=True)]
-    if shutil.which("chkconfig"):
+    if steps.which("chkconfig"):
         found.append(steps.command("start at boot", _has_links, "chkconfig", "--add", "ippd"))
-    elif shutil.which("update-rc.d"):
+    elif steps.which("update-rc.d"):
         found.append(steps.command("start at boot", _has_links, "update-rc.d", "ippd", "defaults"))
     return found
 
@@ -166,7 +165,7 @@ def _first_start(certificate: bool) -> None:
 
 
 def _systemd() -> bool:
-    return _lives() or (shutil.which("systemctl") is not None and not os.path.isdir("/etc/init.d"))
+    return _lives() or (steps.which("systemctl") and not os.path.isdir("/etc/init.d"))
 
 
 def _lives() -> bool:
@@ -183,6 +182,6 @@ def _has_links() -> bool:
 
 
 def _unlink() -> tuple[str, ...]:
-    if shutil.which("chkconfig"):
+    if steps.which("chkconfig"):
         return ("chkconfig", "--del", "ippd")
-    return ("update-rc.d", "-f", "ippd", "remove") if shutil.which("update-rc.d") else ()
+    return ("update-rc.d", "-f", "ippd", "remove") if steps.which("update-rc.d") else ()

@@ -1,7 +1,7 @@
 """What can be wrong on a host, as numbered checks: each answers OK, WARN or FAIL, with what to do about it."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ippd.doctor import data, host
@@ -32,10 +32,17 @@ def examine(settings: Settings, now: float, more: Iterable[Check] = ()) -> Itera
     patient = Patient(settings, now)
     number = 0
     for name, check in (*CHECKS, *more):
-        try:
-            findings = list(check(patient))
-        except (IppdError, OSError, sqlite3.Error) as error:
-            findings = [(FAIL, str(error), "mend this first; other checks may depend on it")]
-        for level, found, advice in findings:
+        for level, found, advice in _findings(check, patient):
             number += 1
             yield {"number": number, "name": name, "level": level, "found": found, "advice": advice}
+
+
+def _findings(check: Callable[[Patient], Iterator[Finding]], patient: Patient) -> Iterator[Finding]:
+    """What a check finds, and last why it broke, if it did: damage that no check has thought of must not keep the others from looking."""
+    advice = "mend this first; other checks may depend on it"
+    try:
+        yield from check(patient)
+    except (IppdError, OSError, sqlite3.Error) as error:
+        yield FAIL, str(error), advice
+    except Exception as error:
+        yield FAIL, f"the check broke with {type(error).__name__}: {error}", advice

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -30,20 +31,28 @@ def data_folder(patient: Patient) -> Iterator[Finding]:
             continue
         refuse_network(folder)
         found = folder.stat()
-        disk = os.statvfs(folder)
-        free = disk.f_bavail * disk.f_frsize
         if found.st_mode & 0o077:
             yield WARN, f"{folder} is open to other accounts (mode {found.st_mode & 0o777:o})", f"chmod 700 {folder}"
         if found.st_uid != os.geteuid() and os.geteuid():
             yield FAIL, f"{folder} belongs to another account", f"chown -R {os.geteuid()} {folder}"
         yield from _inside(folder, found.st_uid)
-        if free < ROOM:
-            level = WARN if free > patient.settings["data.reserve"] else FAIL
-            yield level, f"{folder} has {free >> 20} MB free", "make room on this disk"
-        elif disk.f_files and disk.f_favail < disk.f_files // 50:
-            yield WARN, f"{folder}: only {disk.f_favail} inodes are free", "remove small files from this disk"
-        else:
-            yield OK, f"{folder}: local disk, {free >> 30} GB free", ""
+        yield _room(folder, patient.settings["data.reserve"])
+
+
+def _room(folder: Path, reserve: int) -> Finding:
+    disk = os.statvfs(folder)
+    free = disk.f_bavail * disk.f_frsize
+    if disk.f_flag & os.ST_RDONLY:
+        return FAIL, f"{folder} is on a disk that is mounted read-only", "dmesg may say why; then: mount -o remount,rw"
+    if free <= reserve:
+        return FAIL, f"{folder} has {free >> 20} MB free", "make room on this disk"
+    if disk.f_files and not disk.f_favail:  # file systems that make inodes as they need them say that they have none at all
+        return FAIL, f"{folder}: no inodes are free, so no file can be made", "remove small files from this disk"
+    if free < ROOM:
+        return WARN, f"{folder} has {free >> 20} MB free", "make room on this disk"
+    if disk.f_favail < disk.f_files // 50:
+        return WARN, f"{folder}: only {disk.f_favail} inodes are free", "remove small files from this disk"
+    return OK, f"{folder}: local disk, {free >> 30} GB free", ""
 
 
 def _inside(folder: Path, owner: int) -> Iterator[Finding]:
@@ -72,12 +81,14 @@ def database(patient: Patient) -> Iterator[Finding]:
         return
     with closing(patient.database()) as connection:
         (answer,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-        version = int(connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()[0])
+        row = connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
         dangling = connection.execute("PRAGMA foreign_key_check").fetchone()
     if answer != "ok" or dangling:
         what = answer if answer != "ok" else f"a row of {dangling[0]} refers to nothing"
         yield FAIL, f"the database is damaged: {what}", "restore a backup"
-    elif version > len(MIGRATIONS):
+    elif not row or not re.fullmatch("[0-9]{1,9}", str(row[0])):
+        yield FAIL, f"the database is damaged: {repr(row[0]) if row else 'nothing'} stands for its schema version", "restore a backup"
+    elif (version := int(row[0])) > len(MIGRATIONS):
         yield FAIL, f"schema version {version}, this program knows {len(MIGRATIONS)}", "use the newer program, or restore a backup"
     else:
         behind = f"; version {len(MIGRATIONS)} comes with the next start" if version < len(MIGRATIONS) else ""

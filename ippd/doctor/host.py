@@ -1,18 +1,23 @@
 """Checks of the host: settings, certificate, ports, limits, mail."""
 
+import errno
 import os
 import re
 import resource
 import socket
+import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from ippd import certificate, checks, probe
 from ippd.daemon import SPARE_FILES
 from ippd.doctor.patient import DAY, FAIL, OK, WARN, Finding, Patient
 from ippd.errors import SettingsError
+from ippd.host.handover import held
 from ippd.mail import connect
 from ippd.settings import warnings
 
@@ -71,23 +76,71 @@ def pair(patient: Patient) -> Iterator[Finding]:
 
 
 def ports(patient: Patient) -> Iterator[Finding]:
-    """The addresses: the daemon answers on them, or they are free for it."""
-    quiet = probe.silent(patient.settings)
-    if not quiet and probe.ask(patient.settings, "/livez"):
+    """The addresses: the daemon of this data folder answers on all of them, or they are free for it. Another program may answer, too."""
+    runs = held(patient.folder)
+    listeners = [(name, shown, place, _answers(name, place)) for name, shown, place in _listeners(patient.settings)]
+    if runs and all(answers for *_, answers in listeners):
         problem = probe.wait(patient.settings, 0)
-        yield (WARN, f"the daemon answers but is not ready: {problem}", "see its log") if problem else (OK, "the daemon is ready", "")
+        yield (WARN, f"the daemon runs but is not ready: {problem}", "see its log") if problem else (OK, "the daemon is ready", "")
         return
+    for name, shown, place, answers in listeners:
+        problem = _unusable(place)
+        if runs and answers:
+            yield OK, f"{name}: {shown} answers", ""
+        elif runs and not problem:
+            yield WARN, f"{name}: the daemon runs, but not on {shown}", "restart it if the setting has changed since; else see its log"
+        elif runs:
+            advice = f"is another program there, or a hung daemon? (ss -ltxnp); else change {name}"
+            yield FAIL, f"{name}: {shown} gives no answer and cannot be used: {problem}", advice
+        elif problem:
+            advice = f"end what is there (ss -ltxnp), or change {name}; or is it the daemon of another data.directory?"
+            yield FAIL, f"{name}: {shown} cannot be used: {problem}; no daemon runs over {patient.folder}", advice
+        else:
+            yield WARN, f"{name}: {shown} is free: the daemon does not run", "start it"
+
+
+Place = str | tuple[str, int]  # the path of a unix socket, or an address and a port
+
+
+def _listeners(settings: Mapping[str, Any]) -> Iterator[tuple[str, str, Place]]:
+    """Each listener: (its setting, what to call it, where it is)."""
     for name in ("public.listen", "local.listen"):
-        for host, port in patient.settings[name]:
-            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    sock.bind((host, port))
-                except OSError as error:
-                    advice = f"is another program there, or a hung daemon? (ss -ltnp); else change {name}"
-                    yield FAIL, f"{name}: {host} port {port} gives no answer and cannot be used: {error.strerror}", advice
-                else:
-                    yield WARN, f"{name}: {host} port {port} is free: the daemon does not run", "start it"
+        for host, port in settings[name]:
+            yield name, f"{host} port {port}", (host, port)
+    if settings["local.socket"]:
+        yield "local.socket", settings["local.socket"], settings["local.socket"]
+
+
+def _answers(name: str, place: Place) -> bool:
+    nothing = {"public.listen": (), "local.listen": (), "local.socket": ""}
+    return probe.ask(nothing | {name: place if isinstance(place, str) else (place,)}, "/livez") is not None
+
+
+def _unusable(place: Place) -> str:
+    """Why a daemon that starts could not listen there; empty when it could."""
+    try:
+        if isinstance(place, str):
+            return _unusable_path(place)
+        with socket.socket(socket.AF_INET6 if ":" in place[0] else socket.AF_INET) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(place)
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def _unusable_path(path: str) -> str:
+    if not os.access(os.path.dirname(path), os.W_OK | os.X_OK):
+        return f"{os.path.dirname(path)} is not there, or may not be written to"
+    if not os.path.lexists(path):
+        return ""
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        return "it is there and no socket"
+    with socket.socket(socket.AF_UNIX) as sock, suppress(ConnectionRefusedError):  # what a killed daemon left: the next one removes it
+        sock.settimeout(probe.SECONDS)
+        sock.connect(path)
+        return os.strerror(errno.EADDRINUSE)
+    return ""
 
 
 def file_limits(patient: Patient) -> Iterator[Finding]:
@@ -102,15 +155,21 @@ def file_limits(patient: Patient) -> Iterator[Finding]:
 
 
 def local_access(patient: Patient) -> Iterator[Finding]:
-    """Who may use the local listener."""
-    allowed = patient.settings["local.allow"]
-    if missing := checks.unknown_names(allowed):
-        yield WARN, f"local.allow names what is not on this host: {', '.join(missing)}", "correct local.allow"
+    """Who may use the local listener, and who may only run experiments there."""
+    allowed, workers = patient.settings["local.allow"], patient.settings["local.workers"]
+    for name, names in (("local.allow", allowed), ("local.workers", workers)):
+        if missing := checks.unknown_names(names):
+            yield WARN, f"{name} names what is not on this host: {', '.join(missing)}", f"correct {name}"
     if "*" in allowed:
         yield WARN, "every account of this host may use the local listener", "name the accounts of the job scripts in local.allow"
     else:
-        others = f", {', '.join(allowed)}" if allowed else ""
-        yield OK, f"the local listener is for root and the daemon's account{others or ', and nobody else'}", ""
+        others = f", {', '.join(allowed)}" if allowed else "" if workers else ", and nobody else"
+        yield OK, f"the local listener is for root and the daemon's account{others}", ""
+    if "*" in workers:
+        advice = "name the accounts in which programs for users run in local.workers"
+        yield WARN, "every account of this host may take experiments at the local listener, and read what users have sent", advice
+    elif workers:
+        yield OK, f"to run experiments, and no more, the local listener is also for {', '.join(workers)}", ""
 
 
 def mail(patient: Patient) -> Iterator[Finding]:

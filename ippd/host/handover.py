@@ -17,10 +17,29 @@ def running(folder: Path) -> int:
     return (_processes(folder) or [0])[-1]
 
 
+def held(folder: Path) -> bool:
+    """Whether a daemon runs over a data folder, also one whose number says nothing here: in a container it is 1. Raises OSError."""
+    try:
+        descriptor = _open(folder)
+    except FileNotFoundError:
+        return False
+    try:
+        flock(descriptor, LOCK_SH | LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _open(folder: Path) -> int:
+    return os.open(folder / "ippd.lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
 def _processes(folder: Path) -> list[int]:
     """What the lock of a data folder names: the first parent, which starts successors, and the one that has taken over."""
     try:
-        descriptor = os.open(folder / "ippd.lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = _open(folder)
     except OSError:
         return []
     with open(descriptor, "rb") as file:

@@ -119,7 +119,7 @@ def account() -> Step:
     home, shell = "/var/lib/ippd", next((path for path in ("/sbin/nologin", "/usr/sbin/nologin") if os.path.exists(path)), "/bin/false")
 
     def do() -> None:
-        if shutil.which("useradd"):
+        if which("useradd"):
             if not _exists(grp.getgrnam):
                 run("groupadd", "-r", ACCOUNT)
             if not _exists(pwd.getpwnam):
@@ -157,12 +157,23 @@ def run(*words: str, user: int | None = None) -> None:
     other = {} if user is None else {"user": user, "group": user, "extra_groups": []}
     try:
         done = subprocess.run(
-            words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=clean(), cwd="/", check=False, **other
+            words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", cwd="/", check=False,
+            env=clean() | {"PATH": places()}, **other
         )
     except OSError as error:
         raise IppdError(f"{words[0]}: {error.strerror}") from error
     if done.returncode:
         raise IppdError(f"{' '.join(words)}: {done.stdout.strip() or f'status {done.returncode}'}")
+
+
+def places() -> str:
+    """The folders with programs of the host: PATH, and those for programs of root, which a PATH of cron, su or sudo may leave out."""
+    return f"{os.environ.get('PATH') or os.defpath}:/usr/sbin:/sbin"
+
+
+def which(program: str) -> bool:
+    """Whether the host has a program."""
+    return shutil.which(program, path=places()) is not None
 
 
 def clean() -> dict[str, str]:
