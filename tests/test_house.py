@@ -24,7 +24,7 @@ ROOT = Path(ippd.__file__).resolve().parents[1]
 
 # From the top: a module may import what stands in a lower row, and in its own row if it is one of FLAT.
 ROWS = {
-    "programs": {"__main__", "cli", "daemon", "children", "processes", "probe", "watchdog", "doctor", "checks", "succession"},
+    "programs": {"__main__", "cli", "daemon", "children", "processes", "probe", "watchdog", "doctor", "checks", "succession", "rehearsal"},
     "edges": {"server", "http", "schedule", "mail", "admin", "api", "worker", "runners", "calls", "client"},
     "domain": {"core", "domain"},
     "ground": {

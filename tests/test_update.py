@@ -50,7 +50,7 @@ class Host:
         self.write(self.program, "1.0")
         (folder / "frontend").mkdir()
         (folder / "frontend/index.html").write_text("the first")
-        self.port = _free_port()
+        self.port = free_port()
         (folder / "ippd.conf").write_text(
             f"[data]\ndirectory = {folder}/data\nreserve = 0\n[public]\nlisten =\nfrontend = {folder}/frontend\n"
             f"[local]\nlisten = 127.0.0.1:{self.port}\nallow = *\n[auth]\nbcrypt_cost = 4\n"
@@ -89,7 +89,7 @@ def host(tmp_path):
         assert made.process.wait(60) == 0
 
 
-def _free_port():
+def free_port():
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return sock.getsockname()[1]
