@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import os
 import sqlite3
 import statistics
@@ -182,8 +183,59 @@ def test_no_writer_waits_a_tenth_of_a_second_while_a_backup_is_made(core, ada, t
     ended.set()
     writer.join()
     assert made.damage == [] and len(waits) > 10
-    # On a machine that others use, a write alone may take long: what counts is what the backup adds.
-    assert statistics.quantiles(waits, n=100)[94] < 0.1 + statistics.median(alone), f"{sorted(waits)[-5:]}"
+    # On a machine that others use, a write alone may take long: what counts is what the backup adds, and one may be the others' doing.
+    assert sorted(waits)[-2] < 0.1 + statistics.median(alone), f"{sorted(waits)[-5:]}"
+
+
+@pytest.fixture
+def flushes(monkeypatch):
+    """The bytes of the copy at each flush of it; `at_each`: functions that are called at each of them."""
+    class Flushes(list):
+        def __init__(self):
+            self.at_each = []
+
+    found, flush = Flushes(), os.fdatasync
+
+    def noting(descriptor):
+        flush(descriptor)
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("copy.sqlite"):
+            found.append(os.fstat(descriptor).st_size)
+            for function in found.at_each:
+                function()
+
+    monkeypatch.setattr(os, "fdatasync", noting)
+    return found
+
+
+def test_a_copy_is_not_flushed_in_one_go_for_which_all_writers_would_wait(core, flushes, tmp_path):
+    """A database of 40 MB; what is written between two flushes, and so has to wait for the disk at once, is a few."""
+    with core.store.write() as store:
+        for n in range(400):
+            store.insert("meta", name=f"filler {n}", value="x" * 100_000)
+    core.store.copy_to(tmp_path / "copy.sqlite")
+    size = (tmp_path / "copy.sqlite").stat().st_size
+    assert size > 40_000_000 and len(flushes) >= 10
+    assert max(after - before for before, after in itertools.pairwise([0, *flushes, size])) < 9_000_000
+
+
+def test_a_copy_comes_to_its_end_while_somebody_always_writes(core, flushes, tmp_path, monkeypatch):
+    """A change between any two steps: the copy is what the database was at its beginning."""
+    monkeypatch.setattr("ippd.livecopy.PAGES", 10)
+    with core.store.write() as store:
+        for n in range(20):
+            store.insert("meta", name=f"filler {n}", value="x" * 100_000)
+    pages = core.store.value("PRAGMA page_count")
+
+    def change():
+        assert len(flushes) <= pages // 10 + 1, "it has begun anew"
+        core.store.execute("UPDATE meta SET value = value || 'y' WHERE name LIKE 'filler %'")
+
+    flushes.at_each.append(change)
+    core.store.copy_to(tmp_path / "copy.sqlite")
+    assert len(flushes) > 10
+    with sqlite3.connect(tmp_path / "copy.sqlite") as copy:
+        assert copy.execute("SELECT DISTINCT value FROM meta WHERE name LIKE 'filler %'").fetchall() == [("x" * 100_000,)]
+        assert copy.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 def test_the_clock_makes_backups_and_keeps_a_few(make_core, clock, tmp_path):
