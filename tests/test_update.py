@@ -54,7 +54,7 @@ class Host:
         (folder / "ippd.conf").write_text(
             f"[data]\ndirectory = {folder}/data\nreserve = 0\n[public]\nlisten =\nfrontend = {folder}/frontend\n"
             f"[local]\nlisten = 127.0.0.1:{self.port}\nallow = *\n[auth]\nbcrypt_cost = 4\n"
-            f"[server]\nprocesses = 2\ndrain_timeout = 1s\n[update]\nkey = {PUBLIC}\ndirectory = {self.releases}\n")
+            f"[server]\nprocesses = 2\ndrain_timeout = 1s\nbody_grace = 10m\n[update]\nkey = {PUBLIC}\ndirectory = {self.releases}\n")
         self.client = Client("127.0.0.1", self.port)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("IPPD_")}
         self.environ = kept | {"IPPD_CONFIG": str(folder / "ippd.conf")}

@@ -29,7 +29,7 @@ def host(tmp_path):
 
 
 def test_a_program_that_hangs_at_its_start_is_ended_and_undone(host):
-    host.write(host.program, "1.0", "import ippd.processes; ippd.processes.TIME_TO_SUCCEED = 3.0")  # instead of a minute
+    host.write(host.program, "1.0", "import ippd.processes; ippd.processes.TIME_TO_SUCCEED = 15.0")  # instead of a minute
     host.start()
     before = host.program.read_bytes()
     host.release("3.0", HANGS)
