@@ -18,6 +18,7 @@ from ippd.errors import SettingsError, Unavailable
 from ippd.http import account, cors, make_app
 from ippd.mail import make_send
 from ippd.processes import REOPEN, TIME_TO_RETIRE, Orders
+from ippd.rehearsal import rehearse
 from ippd.server import Limits, Listener, Server
 from ippd.server.tls import load, make_context
 from ippd.settings import Settings
@@ -60,12 +61,15 @@ class Children:
 
     def _serve(self, orders: Orders, with_schedule: bool = False) -> None:
         core = open_core(self._settings)
+        limits = Limits.of(self._settings)
         if self._must_be_ready and (problems := core.ready()):
             raise Unavailable("; ".join(problems))
         for app in self._apps.values():
             app.core = core
             app.reload()
-        server = Server([self._listener(name, sock) for name, sock in self._bound], Limits.of(self._settings), _log_access)
+        if self._must_be_ready:
+            rehearse(self._bound, self._listener, limits)
+        server = Server([self._listener(name, sock) for name, sock in self._bound], limits, _log_access)
         serving = _Work("server", server.run)
         stop_schedule = Stop()
         scheduling = self._start_schedule(core, stop_schedule) if with_schedule else None

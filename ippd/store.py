@@ -14,6 +14,7 @@ from sqlalchemy import Column, Float, ForeignKey, Integer, Text, event
 
 from ippd.disk import is_full, refuse_network
 from ippd.errors import Conflict, NoSpace, Unavailable
+from ippd.livecopy import copy_database
 from ippd.schema import MIGRATIONS, TABLES
 
 Row = dict[str, Any]
@@ -253,11 +254,9 @@ class Store:
                 other.close()
 
     def copy_to(self, path: Path) -> None:
-        """Write a copy of the database as it is now, one file without a log, with SQLite's online backup; no writer waits for it."""
-        with closing(sqlite3.connect(self.path, timeout=30, isolation_level=None)) as source, closing(sqlite3.connect(path)) as target:
-            source.execute("PRAGMA wal_autocheckpoint=0")
-            source.backup(target)  # in one step: with several, each change in between would make it begin anew
-            target.execute("PRAGMA journal_mode=DELETE")
+        """Write a copy of the database as it is now, one file without a log; no writer waits for it. Raises NoSpace, Unavailable."""
+        with self._translated():
+            copy_database(self.path, path)
 
     def close(self) -> None:
         """Close all connections (those of this process only: a connection inherited over a fork is left alone)."""

@@ -1,5 +1,6 @@
 """Files that are there whole or not at all: written under another name, flushed, renamed."""
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ippd.blobs import flush_folder
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -34,8 +37,10 @@ def whole_file(path: Path, mode: int = 0o600, replace: bool = True) -> Iterator[
         else:
             os.link(partial, path)
             partial.unlink()
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             partial.unlink()
+        if isinstance(error, OSError) and error.errno in FULL and error.filename is None:  # a write knows no name
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     flush_folder(path.parent)

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import os
 import sqlite3
 import statistics
@@ -182,8 +183,59 @@ def test_no_writer_waits_a_tenth_of_a_second_while_a_backup_is_made(core, ada, t
     ended.set()
     writer.join()
     assert made.damage == [] and len(waits) > 10
-    # On a machine that others use, a write alone may take long: what counts is what the backup adds.
-    assert statistics.quantiles(waits, n=100)[94] < 0.1 + statistics.median(alone), f"{sorted(waits)[-5:]}"
+    # On a machine that others use, a write alone may take long: what counts is what the backup adds, and one may be the others' doing.
+    assert sorted(waits)[-2] < 0.1 + statistics.median(alone), f"{sorted(waits)[-5:]}"
+
+
+@pytest.fixture
+def flushes(monkeypatch):
+    """The bytes of the copy at each flush of it; `at_each`: functions that are called at each of them."""
+    class Flushes(list):
+        def __init__(self):
+            self.at_each = []
+
+    found, flush = Flushes(), os.fdatasync
+
+    def noting(descriptor):
+        flush(descriptor)
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("copy.sqlite"):
+            found.append(os.fstat(descriptor).st_size)
+            for function in found.at_each:
+                function()
+
+    monkeypatch.setattr(os, "fdatasync", noting)
+    return found
+
+
+def test_a_copy_is_not_flushed_in_one_go_for_which_all_writers_would_wait(core, flushes, tmp_path):
+    """A database of 40 MB; what is written between two flushes, and so has to wait for the disk at once, is a few."""
+    with core.store.write() as store:
+        for n in range(400):
+            store.insert("meta", name=f"filler {n}", value="x" * 100_000)
+    core.store.copy_to(tmp_path / "copy.sqlite")
+    size = (tmp_path / "copy.sqlite").stat().st_size
+    assert size > 40_000_000 and len(flushes) >= 10
+    assert max(after - before for before, after in itertools.pairwise([0, *flushes, size])) < 9_000_000
+
+
+def test_a_copy_comes_to_its_end_while_somebody_always_writes(core, flushes, tmp_path, monkeypatch):
+    """A change between any two steps: the copy is what the database was at its beginning."""
+    monkeypatch.setattr("ippd.livecopy.PAGES", 10)
+    with core.store.write() as store:
+        for n in range(20):
+            store.insert("meta", name=f"filler {n}", value="x" * 100_000)
+    pages = core.store.value("PRAGMA page_count")
+
+    def change():
+        assert len(flushes) <= pages // 10 + 1, "it has begun anew"
+        core.store.execute("UPDATE meta SET value = value || 'y' WHERE name LIKE 'filler %'")
+
+    flushes.at_each.append(change)
+    core.store.copy_to(tmp_path / "copy.sqlite")
+    assert len(flushes) > 10
+    with sqlite3.connect(tmp_path / "copy.sqlite") as copy:
+        assert copy.execute("SELECT DISTINCT value FROM meta WHERE name LIKE 'filler %'").fetchall() == [("x" * 100_000,)]
+        assert copy.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 def test_the_clock_makes_backups_and_keeps_a_few(make_core, clock, tmp_path):
@@ -260,9 +312,7 @@ def test_a_database_is_copied_before_it_is_migrated(make_core, make_settings, cl
     core.users.add(OPERATOR, "ada@example.org", "long enough!")
     before = len(schema.MIGRATIONS)
     core.close()
-    newer = (*schema.MIGRATIONS, lambda op: op.add_column("users", "nickname", "text"))
-    for module in ("ippd.schema", "ippd.store", "ippd.core"):
-        monkeypatch.setattr(f"{module}.MIGRATIONS", newer)
+    newer(monkeypatch)
     open_core(make_settings(), clock).close()
     open_core(make_settings(), clock).close()
     (copy,) = (tmp_path / "data" / "backups").iterdir()
@@ -270,6 +320,67 @@ def test_a_database_is_copied_before_it_is_migrated(make_core, make_settings, cl
     with sqlite3.connect(copy) as connection:
         assert connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone() == (str(before),)
         assert connection.execute("SELECT email FROM users").fetchall() == [("ada@example.org",)]
+
+
+def newer(monkeypatch):
+    """Let there be one migration more."""
+    migrations = (*schema.MIGRATIONS, lambda op: op.add_column("users", "nickname", "text"))
+    for module in ("ippd.schema", "ippd.store", "ippd.core"):
+        monkeypatch.setattr(f"{module}.MIGRATIONS", migrations)
+
+
+def fill(folder, free):
+    """Let there be about so many bytes left on the disk of a folder."""
+    disk = os.statvfs(folder)
+    with open(folder / "filler", "wb") as file:
+        file.write(bytes(disk.f_bavail * disk.f_frsize - free))
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_no_room_for_the_copy_before_a_migration_is_said_and_nothing_has_changed(
+    make_core, make_settings, clock, small_disk, monkeypatch, announced
+):
+    """Bad input: a disk with less room than the database takes, and one that somebody else fills while it is copied."""
+    core = make_core(data__directory=small_disk / "data", data__reserve=0)
+    core.users.add(OPERATOR, "ada@example.org", "long enough!")
+    core.store.checkpoint()
+    core.close()
+    newer(monkeypatch)
+    fill(small_disk, 100_000)
+    if not announced:
+        monkeypatch.setattr("ippd.domain.backup.check_room", lambda *_: None)
+    with pytest.raises(NoSpace, match="copy that is made before a migration of the database finds no room.*does not fit on this disk"):
+        open_core(make_settings(data__directory=small_disk / "data", data__reserve=0), clock)
+    assert list((small_disk / "data/backups").iterdir()) == []
+    (small_disk / "filler").unlink()
+    with sqlite3.connect(small_disk / "data/ippd.sqlite") as connection:
+        assert connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone() == (str(len(schema.MIGRATIONS) - 1),)
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    open_core(make_settings(data__directory=small_disk / "data", data__reserve=0), clock).close()
+
+
+def test_a_copy_on_a_full_disk_is_a_sentence_with_the_place(core, small_disk, tmp_path):
+    """Bad input: a disk that is smaller than the copy, and one with no byte left at all."""
+    with core.store.write() as store:
+        for n in range(60):
+            store.insert("meta", name=f"filler {n}", value="x" * 100_000)
+    for place in ("one", "two"):
+        with pytest.raises(NoSpace, match=f"{small_disk}: a copy of the database does not fit on this disk"):
+            core.store.copy_to(small_disk / place)
+        if place == "one":
+            (small_disk / "one").unlink()
+            fill(small_disk, 0)
+    assert core.blobs.reserve_file.exists(), "it is on another disk, and would be given up for nothing"
+    core.store.copy_to(tmp_path / "copy.sqlite")
+
+
+def test_a_whole_file_that_does_not_fit_is_told_by_its_name(small_disk):
+    """Bad input: more bytes than the disk takes, which fails in a write, and a few that fail only when they are flushed."""
+    fill(small_disk, 0)
+    for data in (b"x" * 1_000_000, b"x" * 10):
+        with pytest.raises(OSError, match=f"No space left on device: '{small_disk}/file'"), whole_file(small_disk / "file") as file:
+            file.write(data)
+    assert [path.name for path in small_disk.iterdir()] == ["filler"]
 
 
 def test_a_whole_file_is_there_whole_or_not_at_all(tmp_path):

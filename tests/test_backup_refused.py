@@ -12,7 +12,7 @@ import pytest
 import ippd.domain.restore
 from conftest import echo
 from ippd.domain.restore import OLD, STAGE, UNDER_WAY, restore, verify
-from ippd.errors import Invalid, NoSpace
+from ippd.errors import Conflict, Invalid, NoSpace
 from ippd.permissions import OPERATOR
 
 
@@ -125,6 +125,26 @@ def test_a_file_that_had_grown_before_the_backup_is_restored_all_the_same(member
     grown = [(name, data * 3 if name.startswith("uploads/") else data) for name, data in members]
     (damage,) = restore(io.BytesIO(packed(grown)), tmp_path / "new", tmp_path / "new" / "uploads").damage
     assert damage.endswith("its SHA-256 differs")
+
+
+@pytest.mark.parametrize("left", ["uploads/7/aaaa", "uploads/7", "secret", "key.pem", "certificate.pem", "ippd.sqlite-wal"])
+def test_without_overwrite_a_restore_takes_nothing_away_where_only_a_part_of_the_data_is_left(members, tmp_path, left):
+    """Bad input: a data folder without a database, but with uploads (later than the backup, perhaps), a secret, a key."""
+    path = tmp_path / "new" / left
+    path.parent.mkdir(parents=True)
+    path.write_text("the only copy")
+    with pytest.raises(Conflict, match=f"there is data already .*new/{left.removesuffix('/aaaa')}.*only with --overwrite"):
+        restore(io.BytesIO(packed(members)), tmp_path / "new", tmp_path / "new/uploads")
+    assert path.read_text() == "the only copy" and [entry for entry in (tmp_path / "new").rglob("*") if entry.is_file()] == [path]
+    assert restore(io.BytesIO(packed(members)), tmp_path / "new", tmp_path / "new/uploads", overwrite=True).damage == []
+    assert not path.is_file() or path.read_text() != "the only copy"
+
+
+def test_folders_without_anything_in_them_are_no_data(members, tmp_path):
+    (tmp_path / "new/uploads/7").mkdir(parents=True)
+    (tmp_path / "new/uploads/incoming").mkdir()
+    (tmp_path / "new/ippd.lock").touch()
+    assert restore(io.BytesIO(packed(members)), tmp_path / "new", tmp_path / "new/uploads").damage == []
 
 
 class Killed(BaseException):

@@ -24,12 +24,13 @@ ROOT = Path(ippd.__file__).resolve().parents[1]
 
 # From the top: a module may import what stands in a lower row, and in its own row if it is one of FLAT.
 ROWS = {
-    "programs": {"__main__", "cli", "daemon", "children", "processes", "probe", "watchdog", "doctor", "checks", "succession"},
+    "programs": {"__main__", "cli", "daemon", "children", "processes", "probe", "watchdog", "doctor", "checks", "succession", "rehearsal"},
     "edges": {"server", "http", "schedule", "mail", "admin", "api", "worker", "runners", "calls", "client"},
     "domain": {"core", "domain"},
     "ground": {
         "store", "disk", "blobs", "permissions", "fields", "schema", "settings", "setting_table", "setting_types", "ini",
         "errors", "certificate", "logs", "wholefile", "releases", "host", "definitions", "validation", "command", "stop", "partfile",
+        "livecopy",
     },
 }
 FLAT = {"programs", "domain", "ground"}

@@ -188,3 +188,16 @@ def test_nothing_of_this_exists_on_the_public_listener(portal):
             headers = {"Authorization": f"Bearer {token}", "X-Forwarded-For": "127.0.0.1", "Host": "localhost"}
             reply = portal.public.request(method, prefix + path, headers=headers)
             assert (reply.status, reply.json) == (404, {"error": "there is no such path here"}), path
+
+
+@pytest.mark.parametrize("path", ["/version/update", "/fe-version/update"])
+@pytest.mark.parametrize("prefix", ["", "/api"])
+def test_nobody_updates_over_the_public_listener(portal, prefix, path):
+    """Bad input: a user with a token; headers of a client on this machine. The local listener knows the route."""
+    token = portal.user()
+    forged = {"Host": "localhost", "X-Forwarded-For": "127.0.0.1"}
+    for more in ({}, {"token": token}):
+        assert portal.public.post(prefix + path, more | {"checkout": "9.9"}).status == 404
+        assert portal.public.post(prefix + path, more | {"checkout": "9.9"}, headers=forged).status == 404
+    assert portal.public.request("OPTIONS", prefix + path).status == 404
+    assert portal.local.post(prefix + path, checkout="../9.9").status == 400

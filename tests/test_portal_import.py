@@ -2,6 +2,8 @@
 
 import os
 import sqlite3
+import tempfile
+from pathlib import Path
 
 import bcrypt
 import pytest
@@ -23,6 +25,15 @@ CREATE TABLE experiment_files (eid INTEGER, fid INTEGER);
 CREATE TABLE limits (id INTEGER PRIMARY KEY, gid INTEGER, name TEXT, value TEXT);
 """
 PASSWORD = b"an old password"
+NOBODY = 65534
+
+
+@pytest.fixture
+def tmp_path():
+    """A folder that other accounts reach too."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
 
 
 @pytest.fixture
@@ -298,3 +309,76 @@ def test_a_table_that_has_no_number_left_says_so_and_not_only_the_disk(core, por
     core.store.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('users', :last)", last=2**63 - 1)
     with pytest.raises(NoSpace, match="no number left"):
         core.users.add(OPERATOR, "dora@example.org", "long enough!")
+
+
+@pytest.mark.parametrize("uploads", ["missing", "file", "loop", "a\0b", "long" * 1000])
+def test_uploads_that_are_no_folder_are_refused_before_anything_is_brought(core, portal, tmp_path, uploads):
+    """Bad input: a path that was mistyped, that is a file, that leads to itself, that no folder can have."""
+    (tmp_path / "file").touch()
+    os.symlink("loop", tmp_path / "loop")
+    with pytest.raises(Invalid, match="is no upload folder that can be read"):
+        core.imports.portal(OPERATOR, portal.database, tmp_path / uploads)
+    assert core.experiments.list(OPERATOR) == [] and core.store.value("SELECT COUNT(*) FROM users") == 0
+    assert bring(core, portal).brought["files"] == 4
+
+
+def test_files_that_were_not_found_the_first_time_are_added_the_second_time(core, portal, tmp_path):
+    """Bad input: another folder than that of the uploads. What waited for its inputs waits again, what has results is completed."""
+    portal.put(3, "completed", 9, "9.zip", b"results")
+    (tmp_path / "another").mkdir()
+    first = core.imports.portal(OPERATOR, portal.database, tmp_path / "another")
+    assert (first.brought["experiments"], first.brought["files"]) == (4, 0) and len(first.problems) == 4
+    assert [e["status"] for e in core.experiments.list(OPERATOR)] == ["completed", "failed", "queued", "failed"]
+    second = bring(core, portal)
+    assert (second.known["experiments"], second.brought["experiments"], second.brought["files"]) == (4, 0, 5)
+    assert second.problems == ["experiment 9: it has results although its status is queued: it is completed"]
+    found = core.experiments.list(OPERATOR)
+    assert [e["status"] for e in found] == ["completed", "submitted", "completed", "failed"]
+    assert [e["inputs"] + e["outputs"] for e in found] == [["scan_1.nii.gz", "7.zip"], ["b.nii"], ["c.nii", "9.zip"], []]
+    assert found[0]["params"] == {"text": "t", "scan": "scan_1.nii.gz"} and found[1]["message"] is None
+    assert core.files.open(OPERATOR, 7, "7.zip").path.read_bytes() == b"results"
+    third = bring(core, portal)
+    assert third.problems == [] and third.brought["files"] == 0 and third.known["files"] == 5
+
+
+def test_a_second_import_leaves_what_has_moved_on_here_and_what_was_removed_here(core, portal, tmp_path, clock):
+    """Bad input: files that come late to an experiment that was cancelled; that expired, or that somebody removed."""
+    (tmp_path / "another").mkdir()
+    core.imports.portal(OPERATOR, portal.database, tmp_path / "another")
+    core.experiments.cancel(OPERATOR, 9)
+    core.store.update("experiments", 7, expired_at=clock())
+    portal.put(3, "completed", 9, "9.zip", b"results")
+    bring(core, portal)
+    assert core.experiments.get(OPERATOR, 9)["status"] == "cancelled" and core.experiments.get(OPERATOR, 9)["outputs"] == ["9.zip"]
+    assert core.experiments.get(OPERATOR, 7)["outputs"] == []
+    for path in [row["path"] for row in core.store.all("SELECT path FROM files WHERE experiment_id = 9")]:
+        core.files.delete(OPERATOR, path)
+    assert bring(core, portal).brought["files"] == 0 and core.experiments.get(OPERATOR, 9)["outputs"] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
+@pytest.mark.parametrize("closed", ["3/completed/7", "3/submitted", "3/submitted/7/scan 1.nii.gz"])
+def test_what_the_account_may_not_read_is_left_out_and_brought_once_it_can_be(core, portal, tmp_path, closed):
+    """Bad input: a folder, one on the way to it, and a file that belong to root, in an import as another account."""
+    for path in (core.store.path.parent, *core.store.path.parent.rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
+    for path in (portal.database, portal.uploads, *portal.uploads.rglob("*")):
+        path.chmod(0o755)
+    (portal.uploads / closed).chmod(0o700)
+
+    def bring_as_nobody():
+        os.seteuid(NOBODY)
+        try:
+            return bring(core, portal)
+        finally:
+            os.seteuid(0)
+
+    first = bring_as_nobody()
+    left_out = [problem for problem in first.problems if problem.startswith("experiment 7: left out: ")]
+    assert len(left_out) == 1 and left_out[0].endswith(" cannot be read (Permission denied): import again once it can be")
+    assert not any("links are not followed" in problem for problem in first.problems)
+    (portal.uploads / closed).chmod(0o755)
+    second = bring_as_nobody()
+    assert {problem.partition(": ")[2] for problem in second.problems} <= {"its number is taken here: it is now 12"}
+    assert first.brought["experiments"] + second.brought["experiments"] == 4
+    assert sorted(path.read_bytes() for path in (core.blobs.folder / "3").iterdir()) == [b"b", b"c", b"results", b"scan"]

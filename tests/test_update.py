@@ -50,11 +50,11 @@ class Host:
         self.write(self.program, "1.0")
         (folder / "frontend").mkdir()
         (folder / "frontend/index.html").write_text("the first")
-        self.port = _free_port()
+        self.port = free_port()
         (folder / "ippd.conf").write_text(
             f"[data]\ndirectory = {folder}/data\nreserve = 0\n[public]\nlisten =\nfrontend = {folder}/frontend\n"
             f"[local]\nlisten = 127.0.0.1:{self.port}\nallow = *\n[auth]\nbcrypt_cost = 4\n"
-            f"[server]\nprocesses = 2\ndrain_timeout = 1s\n[update]\nkey = {PUBLIC}\ndirectory = {self.releases}\n")
+            f"[server]\nprocesses = 2\ndrain_timeout = 1s\nbody_grace = 10m\n[update]\nkey = {PUBLIC}\ndirectory = {self.releases}\n")
         self.client = Client("127.0.0.1", self.port)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("IPPD_")}
         self.environ = kept | {"IPPD_CONFIG": str(folder / "ippd.conf")}
@@ -89,7 +89,7 @@ def host(tmp_path):
         assert made.process.wait(60) == 0
 
 
-def _free_port():
+def free_port():
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return sock.getsockname()[1]

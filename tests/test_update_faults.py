@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 
 import pytest
 
@@ -13,7 +14,7 @@ from ippd import releases
 from ippd.host import swap
 from ippd.schema import MIGRATIONS
 from serverkit import wait_for
-from test_update import Host, frontend
+from test_update import Host, free_port, frontend
 
 HANGS = 'if sys.argv[1:] == ["serve"]: import time; time.sleep(1000)'
 NOT_VERSIONS = ["", ".", "..", "...", "a/b", "../bin/ippd", "/etc/passwd", "1" * 10_240, "1.0\n", "1 0", "-1", "€", "1\0", "\0", "é" * 70]
@@ -29,7 +30,7 @@ def host(tmp_path):
 
 
 def test_a_program_that_hangs_at_its_start_is_ended_and_undone(host):
-    host.write(host.program, "1.0", "import ippd.processes; ippd.processes.TIME_TO_SUCCEED = 3.0")  # instead of a minute
+    host.write(host.program, "1.0", "import ippd.processes; ippd.processes.TIME_TO_SUCCEED = 15.0")  # instead of a minute
     host.start()
     before = host.program.read_bytes()
     host.release("3.0", HANGS)
@@ -39,6 +40,71 @@ def test_a_program_that_hangs_at_its_start_is_ended_and_undone(host):
     assert host.client.get("/readyz").status == 200
     host.release("4.0")
     assert host.run("update", "4.0").returncode == 0 and host.version() == "4.0"
+
+
+@pytest.mark.parametrize(("fault", "broken"), [
+    ('raise RuntimeError("a broken release")', (True, False)), ('start("200 OK", []); return [b"x" * 10, 7]', (False,)),
+    ("import time; time.sleep(1000)", (True,)),
+])
+def test_a_program_that_starts_but_does_not_answer_well_is_undone(host, fault, broken):
+    """Releases that are ready by their own account, and answer all that is asked with an error, half or never: on both listeners, the
+    local (True) or the public one (False)."""
+    with_all_listeners(host)
+    host.start()
+    before = host.program.read_bytes()
+    host.release("3.0", f"""
+import ippd.probe, ippd.rehearsal
+from ippd.http.app import Application
+ippd.probe.SECONDS = ippd.rehearsal.TIME = 1.0
+answer = Application.__call__
+def fail(self, environ, start):
+    {fault}
+Application.__call__ = lambda self, environ, start: (fail if self._local in {broken} else answer)(self, environ, start)
+""")
+    done = host.run("update", "3.0")
+    assert done.returncode == 1 and "3.0 did not become ready: 1.0 goes on, and is in its place again" in done.stderr
+    assert host.version() == "1.0" and host.program.read_bytes() == before
+    host.release("4.0")
+    assert host.run("update", "4.0").returncode == 0 and host.version() == "4.0"
+
+
+def test_a_program_that_says_that_it_is_not_ready_is_undone(host):
+    """A release whose own look at itself finds something missing."""
+    host.start()
+    host.release("3.0", 'from ippd.core import Core; Core.ready = lambda self: ["nothing works"]')
+    done = host.run("update", "3.0")
+    assert done.returncode == 1 and "3.0 did not become ready: 1.0 goes on, and is in its place again" in done.stderr
+    assert host.version() == "1.0" and host.client.get("/readyz").status == 200
+
+
+def test_no_client_is_answered_by_a_program_that_then_does_not_take_over(host):
+    """A release that answers everything with an error, while a client asks again and again."""
+    host.start()
+    host.release("3.0", """
+from ippd.http.app import Application
+def fail(self, environ, start):
+    raise RuntimeError("a broken release")
+Application.__call__ = fail
+""")
+    seen, ended = set(), threading.Event()
+
+    def poll():
+        while not ended.is_set():
+            seen.add(host.client.get("/version").status)
+
+    poller = threading.Thread(target=poll)
+    poller.start()
+    assert host.run("update", "3.0").returncode == 1
+    ended.set()
+    poller.join()
+    assert seen == {200}
+
+
+def with_all_listeners(host):
+    """Let the daemon have a public listener and a unix socket as well."""
+    settings = host.folder / "ippd.conf"
+    text = settings.read_text().replace("[public]\nlisten =\n", f"[public]\nlisten = 127.0.0.1:{free_port()}\n")
+    settings.write_text(text.replace("[local]\n", f"[local]\nsocket = {host.folder}/local.socket\n"))
 
 
 def test_a_failed_update_does_not_become_the_program_to_go_back_to(host):

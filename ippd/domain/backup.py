@@ -7,14 +7,14 @@ import os
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ippd import VERSION
-from ippd.blobs import flush_folder
+from ippd.blobs import flush_folder, full_disk_told
 from ippd.domain.archive import DATABASE, FACTS, FORMAT, SECRETS, Progress, Writer
 from ippd.errors import NoSpace
 from ippd.permissions import Actor, permits
@@ -154,7 +154,7 @@ def before_migration(store: Store, folder: Path, keep: int, clock: Callable[[], 
         flush_folder(folder.parent)
     kind = f"before-schema-{store.version() + 1}"
     path = folder / name(kind, clock(), "sqlite")
-    with tempfile.TemporaryDirectory(prefix=".backup-", dir=folder) as work:
+    with _room_told(store, folder), tempfile.TemporaryDirectory(prefix=".backup-", dir=folder) as work:
         copy = Path(work) / DATABASE
         copy.touch(0o600)
         store.copy_to(copy)
@@ -186,6 +186,19 @@ def prune(folder: Path, kind: str, keep: int, ending: str = "tar") -> None:
     """Remove all backups of a kind but the newest `keep`."""
     for _, path in stamped(folder, kind, ending)[:-keep]:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _room_told(store: Store, folder: Path) -> Iterator[None]:
+    """Raise NoSpace in words for whoever starts a newer program, who has not asked for a copy."""
+    try:
+        check_room(folder, sum(path.stat().st_size for path in store.path.parent.glob(f"{DATABASE}*") if not path.name.endswith("-shm")))
+        with full_disk_told():
+            yield
+    except NoSpace as error:
+        raise NoSpace(
+            f"the copy that is made before a migration of the database finds no room: make some, or set backup.directory ({error})"
+        ) from error
 
 
 def check_room(folder: Path, wanted: int) -> None:

@@ -1,6 +1,7 @@
 """The tables of the portal's old server, as they are found: read only, and with whatever is missing or odd in them."""
 
 import sqlite3
+import uuid
 from calendar import timegm
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "groups": ("id", "name"), "user_groups": ("uid", "gid"), "limits": ("id", "gid", "name", "value"),
     "experiments": ("id", "uid", "label", "host", "status", "created"), "experiment_settings": ("eid", "name", "value"),
 }
+NAMESPACE = uuid.UUID("6f0c6a52-3f0e-5d0b-9a51-0d3f5b1f7c11")
+LARGEST_ID = 10**15  # larger ones are not kept: after the largest of all, no table could give out another
 
 
 class Tables:
@@ -80,3 +83,13 @@ def moment(value: Any) -> float | None:
         with suppress(ValueError):
             return float(timegm(strptime(text(value), form)))
     return None
+
+
+def too_large(id: Any) -> bool:
+    """Whether an id is not kept because it is too large."""
+    return isinstance(id, int) and id > LARGEST_ID
+
+
+def made_uuid(kind: str, key: str) -> str:
+    """The same thing gets the same uuid each time: so an import that was interrupted goes on where it was."""
+    return str(uuid.uuid5(NAMESPACE, f"{kind} {key}"))

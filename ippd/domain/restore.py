@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -51,10 +51,10 @@ def restore(file: BinaryIO, folder: Path, uploads: Path, overwrite: bool = False
 
     The daemon must not run. Nothing is touched before all of the backup has been unpacked and verified; killed after that, it has to be
     run again, and nothing starts before; what was there before stays in `replaced` until one has succeeded. Raises
-    Conflict when there is data and `overwrite` was not said, Invalid, NoSpace.
+    Conflict when there is data (a part of it is enough) and `overwrite` was not said, Invalid, NoSpace.
     """
-    if (folder / DATABASE).exists() and not overwrite and not (folder / UNDER_WAY).exists():
-        raise Conflict(f"{folder} holds a database already: it is replaced only with --overwrite")
+    if not overwrite and not (folder / UNDER_WAY).exists() and (there := _there(folder, uploads)):
+        raise Conflict(f"there is data already ({', '.join(map(str, there))}): it is replaced, and so is all else, only with --overwrite")
     # What an interrupted restore moved aside may be the only copy of the old data.
     leftovers = (STAGE,) if (folder / UNDER_WAY).exists() else (STAGE, OLD)
     try:
@@ -81,6 +81,15 @@ def restore(file: BinaryIO, folder: Path, uploads: Path, overwrite: bool = False
     for place in (folder, uploads):
         shutil.rmtree(place / OLD)
     return verified
+
+
+def _there(folder: Path, uploads: Path) -> list[Path]:
+    """What a restore would take away: uploads may be all that is left, and in no backup. Of their folders one stands for all."""
+    there = [folder / name for name in (DATABASE, f"{DATABASE}-wal", *SECRETS) if os.path.lexists(folder / name)]
+    with suppress(FileNotFoundError):
+        folders = (place for place in uploads.iterdir() if place.name.isdecimal())
+        there += islice((place for place in folders if not place.is_dir() or any(place.iterdir())), 1)
+    return there
 
 
 class _Room:
