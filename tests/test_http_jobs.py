@@ -2,9 +2,11 @@
 
 import json
 import threading
+import time
 
 import pytest
 
+from client import BOUNDARY, form, read_all
 from ippd.permissions import OPERATOR
 
 
@@ -110,6 +112,29 @@ def test_output_is_appended_and_read_with_ranges(portal):
     assert (part.status, part.body) == (206, b"ab") and part.headers["content-type"].startswith("text/plain")
     assert portal.public.get(f"/experiments/{id}/log", token=bob).status == 404
     assert portal.public.get(f"{url}&stream=core").status == 400
+
+
+def test_output_that_drips_in_keeps_nobody_waiting(portal):
+    """Bad input: a body of the log that comes slowly, and more for the same log meanwhile than there are threads for short requests."""
+    token = portal.user()
+    id = submit(portal, token)
+    (item,) = claim(portal)
+    head = form([("claim", item["claim"]), ("stream", "stdout"), ("offset", "0")], [("text", "x", b"")])
+    begun = b"".join(head[2]).removesuffix(f"\r\n--{BOUNDARY}--\r\n".encode())
+    lines = f"POST /experiments/{id}/log HTTP/1.1\r\nHost: localhost\r\nContent-Type: {head[0]}\r\nContent-Length: 10000000\r\n\r\n"
+    slow = [portal.local.socket() for _ in range(4)]
+    for number, connection in enumerate(slow):
+        connection.sendall(lines.encode() + begun + b"first" + b"x" * number)
+        if not number:
+            time.sleep(0.3)
+    quick = [("claim", item["claim"]), ("stream", "stdout"), ("offset", "5")]
+    with portal.local.socket(5) as connection:
+        connection.sendall(b"GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert b" 200 " in read_all(connection)
+    assert portal.local.post(f"/experiments/{id}/log", quick, files=[("text", "x", b"xxx")]).json == {"size": 8}
+    assert portal.public.get(f"/experiments/{id}/log?token={token}").body == b"firstxxx"
+    for connection in slow:
+        connection.close()
 
 
 def test_following_gives_bytes_as_they_come_until_the_end(portal):

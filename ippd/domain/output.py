@@ -4,6 +4,7 @@ import fcntl
 import os
 import re
 from collections.abc import Iterable
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -61,19 +62,29 @@ class Outputs:
         fields.integer(offset, "offset", 0, 2**53)
         self.folder.mkdir(mode=0o700, exist_ok=True)
         with full_disk_told(), open(path, "ab", buffering=0, opener=private) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            size = self._add(file, offset, b"")
+            for chunk in chunks:
+                size, offset = self._add(file, offset, chunk), offset + len(chunk)
+            return max(size, offset)
+
+    def _add(self, file: FileIO, offset: int, chunk: bytes) -> int:
+        """Write what is new of a chunk; returns the size of the file in bytes after it.
+
+        Locked for this one write only: what comes next may be long in coming, and others who write here must not wait for that.
+        """
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
             size = os.fstat(file.fileno()).st_size
             most = self._core.settings["limits.log_bytes"]
             if offset > size and size < most:
                 raise Conflict(f"the bytes from {size} to {offset} are missing")
-            for chunk in chunks:
-                new = chunk[max(0, size - offset) : max(0, most - offset)]
-                offset += len(chunk)
-                if new:
-                    self._core.blobs.check_room(len(new))
-                    write_all(file, new)
-                    size += len(new)
-            return max(size, offset)
+            new = chunk[max(0, size - offset) : max(0, most - offset)]
+            if new:
+                self._core.blobs.check_room(len(new))
+                write_all(file, new)
+            return size + len(new)
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
 
     @permits("experiment.read")
     def open(self, actor: Actor, id: int, stream: str = "stdout") -> Output:
