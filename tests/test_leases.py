@@ -203,6 +203,35 @@ def test_a_worker_is_told_to_suspend_and_to_resume(core, ada, bob):
     assert status(core, id) == "running" and core.leases.heartbeat(WORKER, held) == {id: "go on"}
 
 
+@pytest.mark.parametrize("silent", [True, False])
+@pytest.mark.parametrize("held", [True, False])
+def test_what_its_owner_holds_is_not_begun_again_when_its_worker_is_lost(core, ada, silent, held):
+    """Bad input: a worker that falls silent, or a job that is lost, while the experiment is suspended or is to be."""
+    id = submit(core, ada)
+    (item,) = claim(core)
+    core.queue.running(WORKER, id)
+    core.runs.suspend(ada, id)
+    if held:
+        core.runs.suspended(WORKER, id, item["claim"])
+    if silent:
+        silence(core, 61)
+    else:
+        core.leases.give_back(WORKER, id, item["claim"])
+    assert status(core, id) == "suspended" and claim(core) == []
+    assert core.leases.heartbeat(WORKER, {id: item["claim"]}) == {id: "lost"}
+    assert core.runs.resume(ada, id) == "submitted" and ids(claim(core)) == [id]
+
+
+def test_what_its_owner_let_go_on_is_begun_again_when_its_worker_is_lost(core, ada):
+    id = submit(core, ada)
+    (item,) = claim(core)
+    core.runs.suspend(ada, id)
+    core.runs.suspended(WORKER, id, item["claim"])
+    core.runs.resume(ada, id)
+    silence(core, 61)
+    assert status(core, id) == "submitted" and ids(claim(core)) == [id]
+
+
 def test_an_engine_that_refuses_to_hold_a_job_is_told_and_not_asked_again(core, ada):
     id = submit(core, ada)
     (item,) = claim(core)

@@ -108,7 +108,7 @@ def failed(request: Request, id: int) -> bool:
     return True
 
 
-# POST /experiments/{id}/returned: claim, message -> {"status"}: the job was lost; submitted again, or failed.
+# POST /experiments/{id}/returned: claim, message -> {"status"}: the job was lost; submitted again (suspended, if it was held), or failed.
 @jobs.post("/experiments/{id}/returned", local=True)
 def returned(request: Request, id: int) -> dict[str, str]:
     form = request.form

@@ -117,7 +117,8 @@ class Leases:
 
     @permits("experiment.run")
     def give_back(self, actor: Actor, id: int, claim: str | None = None, message: str = "") -> str:
-        """The job was lost through no fault of its own (its node failed): begin again, or fail when that was often enough.
+        """The job was lost through no fault of its own (its node failed): begin again, or fail when that was often enough. What its owner
+        holds is held still.
 
         Returns the new state. Raises Conflict, NotFound.
         """
@@ -170,7 +171,10 @@ class Leases:
             return "failed"
         restarts = row["restarts"] + int(count)
         move(self._core, row["id"], "submitted", claim=None, lease=None, claimed_by=None, wanted=None, restarts=restarts, message=message)
-        return "submitted"
+        if (row["wanted"] or row["status"]) != "suspended":
+            return "submitted"
+        move(self._core, row["id"], "suspended")  # its owner holds it: it waits until it may go on
+        return "suspended"
 
     def allowed(self, row: Row) -> int:
         """How often an experiment may be begun again: its own policy, else that of its app, else the setting `queue.restarts`."""
