@@ -160,6 +160,21 @@ def test_a_cancel_waits_for_the_job_to_be_gone(portal):
     assert portal.public.post(f"/experiments/{id}/cancel", token=token).status == 409
 
 
+def test_a_cancel_is_told_also_when_there_is_no_thread_to_wait_in(make_portal):
+    """Bad input: a cancel that shall wait, while all threads for what waits are taken by an upload that does not go on."""
+    portal = make_portal(server__slow_threads=1, apps__allow_unknown="yes")
+    token = portal.user()
+    id = submit(portal, token)
+    portal.core.store.execute("UPDATE experiments SET status = 'running', claim = 'x', lease = 60 WHERE id = :id", id=id)
+    with portal.public.socket() as upload:
+        kind, _, body = form([("token", token), ("app", "echo")], [("scan", "a", b"x")])
+        lines = f"POST /experiments/new HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: 10000000\r\n\r\n"
+        upload.sendall(lines.encode() + b"".join(body).split(b"x\r\n--")[0])
+        time.sleep(0.5)
+        reply = portal.public.post(f"/experiments/{id}/cancel", token=token, wait="20")
+    assert (reply.status, reply.json) == (200, {"status": "cancelled", "was": "running", "gone": False})
+
+
 def test_suspend_resume_priority_and_relaunch_are_the_owners(portal):
     token, bob = portal.user(), portal.user("bob@example.org")
     id = submit(portal, token, text="a")

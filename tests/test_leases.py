@@ -180,6 +180,18 @@ def test_a_cancel_says_what_it_stopped_and_when_it_is_gone(core, ada):
         core.experiments.cancel(ada, held)
 
 
+def test_a_cancel_of_what_was_held_while_it_waited_leaves_nothing_running(core, ada):
+    """Bad input: a cancel of a suspended experiment that nobody ever had, and of one that a worker holds."""
+    id = submit(core, ada)
+    core.runs.suspend(ada, id)
+    assert core.experiments.cancel(ada, id) == {"status": "cancelled", "was": "suspended", "gone": True}
+    id = submit(core, ada)
+    (item,) = claim(core)
+    core.runs.suspend(ada, id)
+    core.runs.suspended(WORKER, id, item["claim"])
+    assert core.experiments.cancel(ada, id) == {"status": "cancelled", "was": "suspended", "gone": False}
+
+
 def test_suspending_a_waiting_experiment_keeps_it_from_the_queue(core, ada):
     id = submit(core, ada)
     assert core.runs.suspend(ada, id) == "suspended" and claim(core) == []

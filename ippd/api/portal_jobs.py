@@ -10,7 +10,7 @@ from typing import Any
 from ippd.api.portal import LOG, authenticate, render_error
 from ippd.domain.output import Output
 from ippd.domain.submission import Part
-from ippd.errors import Invalid, NotFound
+from ippd.errors import Invalid, NotFound, Unavailable
 from ippd.fields import integer, whole_number
 from ippd.http import Answer, Family, Request, file_answer
 
@@ -145,7 +145,8 @@ def cancel(request: Request, id: int) -> dict[str, Any]:
     answer = core.experiments.cancel(actor, id)
     if answer["gone"] is False and wait:
         deadline = time.monotonic() + wait
-        with request.slow(), suppress(NotFound):
+        # It is cancelled by now, also when no thread is left to wait in: then "not yet" is the answer.
+        with suppress(NotFound, Unavailable), request.slow():
             while not answer["gone"] and time.monotonic() < deadline:
                 time.sleep(LOOK / 2)
                 answer["gone"] = core.experiments.gone(actor, id)

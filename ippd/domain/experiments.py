@@ -224,8 +224,9 @@ class Experiments:
         with self._store.write():
             before = self.get(actor, id)
             row = move(self._core, id, "cancelled", wanted=None)
-        held = False if row["claim"] else None
-        return {"status": "cancelled", "was": before["status"], "gone": True if before["status"] == "submitted" else held}
+        # No script has what is suspended: one that has no claim was held while it waited.
+        waited = before["status"] == "submitted" or (before["status"] == "suspended" and not row["claim"])
+        return {"status": "cancelled", "was": before["status"], "gone": waited or (False if row["claim"] else None)}
 
     @permits("experiment.read")
     def gone(self, actor: Actor, id: int) -> bool:
