@@ -77,7 +77,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("local.allow", words, "",
             "Who may call local addresses besides root and the daemon: accounts, @groups; *: every account.", True),
     Setting("local.workers", words, "",
-            "Who may do no more there than run experiments: accounts (or @groups) in which programs for users run.", True),
+            "Who may do no more there than run what they have claimed: accounts (or @groups) in which programs for users run.", True),
     Setting("auth.token_lifetime", some_seconds, "24h", "Time that a login lasts.", True),
     Setting("auth.remember_lifetime", some_seconds, "30d", "Time that a login lasts with \"remember me\".", True),
     Setting("auth.reset_lifetime", some_seconds, "1h", "Time that the link of a password reset works.", True),

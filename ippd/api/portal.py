@@ -27,7 +27,8 @@ FAILURES = (400, 401, 403, 404, 409)
 
 def authenticate(request: Request) -> Actor:
     """A script on a local route; elsewhere whoever the token names, which is in a header, the query or a field before any file."""
-    local = Actor(request.local_role or "anonymous", address=request.address, name=account(request.peer_uid))
+    name, claim = account(request.peer_uid), request.query.get("claim")
+    local = Actor(request.local_role or "anonymous", address=request.address, name=name, claim=claim)
     if request.route is not None and request.route.local:
         return local
     token = request.bearer or request.query.get("token") or request.early_field("token")

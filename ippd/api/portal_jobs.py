@@ -91,10 +91,10 @@ def running(request: Request, id: int) -> bool:
     return True
 
 
-# POST /experiments/{id}/heartbeat -> true.
+# POST /experiments/{id}/heartbeat: optional claim -> true.
 @jobs.post("/experiments/{id}/heartbeat", local=True)
 def heartbeat(request: Request, id: int) -> bool:
-    request.core.queue.heartbeat(request.actor, id)
+    request.core.queue.heartbeat(request.actor, id, request.early_field("claim"))
     return True
 
 

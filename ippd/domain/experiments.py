@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from ippd import fields
 from ippd.blobs import Batch
+from ippd.domain.leases import IN_HAND
 from ippd.domain.runs import check_priority
 from ippd.domain.states import STATES, move
 from ippd.domain.submission import Part, safe_name, unique_name
 from ippd.errors import Conflict, Invalid, NotFound, TooLarge
-from ippd.permissions import ANY, Actor, permits
+from ippd.permissions import ANY, TAKEN, Actor, permits
 from ippd.store import Names, Row
 
 if TYPE_CHECKING:
@@ -206,9 +207,10 @@ class Experiments:
         return _experiment(lines[0])
 
     def _visible(self, actor: Actor, permission: str) -> tuple[str, Row]:
-        if actor.scope(permission) == ANY:
-            return "1 = 1", {}
-        return "e.user_id = :user", {"user": actor.user}
+        scope = actor.scope(permission)
+        if scope == TAKEN:
+            return IN_HAND, {"claim": actor.claim, "name": actor.name}
+        return ("1 = 1", {}) if scope == ANY else ("e.user_id = :user", {"user": actor.user})
 
     def _lines(self, where: str, **values: Any) -> Names:
         text: str | None = self._store.value(_PAGE.format(_LINE, where), **values)
@@ -236,14 +238,9 @@ class Experiments:
 
     @permits("experiment.fail")
     def fail(
-        self,
-        actor: Actor,
-        id: int,
-        exit_code: str | int | None = None,
-        message: str | None = None,
-        claim: str | None = None,
-        usage: Row | None = None,
-    ) -> None:
+        self, actor: Actor, id: int, exit_code: str | int | None = None, message: str | None = None,
+        claim: str | None = None, usage: Row | None = None,
+    ) -> None:  # fmt: skip
         """A script or worker says that an experiment failed; its owner is told. Saying it again changes nothing.
 
         Raises Invalid, Conflict when it has ended otherwise or the `claim` is over, NotFound.
@@ -253,7 +250,7 @@ class Experiments:
         with self._store.write() as store:
             if store.value("SELECT status FROM experiments WHERE id = :id", id=id) == "failed":
                 return
-            self._core.leases.fence(id, claim)
+            self._core.leases.fence(actor, id, claim)
             self.end_as_failed(id, failure["exit_code"], failure["message"], **used)
 
     def end_as_failed(self, id: int, exit_code: int | None, message: str | None, **columns: Any) -> None:

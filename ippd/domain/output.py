@@ -42,13 +42,13 @@ class Outputs:
         """Where they lie."""
         return self._core.blobs.folder / "logs"
 
-    def _path(self, id: int, stream: str) -> tuple[Path, str, str | None]:
+    def _path(self, id: int, stream: str) -> tuple[Path, str]:
         if stream not in STREAMS:
             raise Invalid(fields={"stream": [f"this must be one of {', '.join(STREAMS)}"]})
-        row = self._store.one("SELECT uuid, restarts, status, claim FROM experiments WHERE id = :id", id=id)
+        row = self._store.one("SELECT uuid, restarts, status FROM experiments WHERE id = :id", id=id)
         if row is None:
             raise NotFound(f"there is no experiment {id}")
-        return self.folder / f"{row['uuid']}-{row['restarts']}.{stream}", row["status"], row["claim"]
+        return self.folder / f"{row['uuid']}-{row['restarts']}.{stream}", row["status"]
 
     @permits("experiment.run")
     def append(self, actor: Actor, id: int, stream: str, offset: int, chunks: Iterable[bytes], claim: str | None = None) -> int:
@@ -56,9 +56,8 @@ class Outputs:
         sending twice does no harm. Past `limits.log_bytes` the rest is dropped. Raises Conflict when bytes before `offset` are missing,
         NoSpace when the disk is full.
         """
-        path, _, holder = self._path(id, stream)
-        if claim is not None and holder != claim:
-            raise Conflict(f"experiment {id} is in other hands now")
+        path, _ = self._path(id, stream)
+        self._core.leases.fence(actor, id, claim)
         fields.integer(offset, "offset", 0, 2**53)
         self.folder.mkdir(mode=0o700, exist_ok=True)
         with full_disk_told(), open(path, "ab", buffering=0, opener=private) as file:
@@ -90,7 +89,7 @@ class Outputs:
     def open(self, actor: Actor, id: int, stream: str = "stdout") -> Output:
         """Where the text of an experiment lies. Raises NotFound (also for somebody else's, and when there is none), Invalid."""
         self._core.experiments.get(actor, id)
-        path, status, _ = self._path(id, stream)
+        path, status = self._path(id, stream)
         try:
             return Output(path, path.stat().st_size, status in ENDED)
         except FileNotFoundError:

@@ -59,7 +59,7 @@ class Runs:
     def suspended(self, actor: Actor, id: int, claim: str) -> None:
         """The worker has held the job. Saying it again changes nothing. Raises Conflict, NotFound."""
         with self._store.write() as store:
-            self._core.leases.fence(id, claim)
+            self._core.leases.fence(actor, id, claim)
             if store.value("SELECT status FROM experiments WHERE id = :id", id=id) != "suspended":
                 move(self._core, id, "suspended")
 
@@ -67,7 +67,7 @@ class Runs:
     def unable(self, actor: Actor, id: int, claim: str, message: str) -> None:
         """The engine refuses what the owner wants: the experiment stays as it is, and its message says why. Raises Conflict, NotFound."""
         with self._store.write() as store:
-            self._core.leases.fence(id, claim)
+            self._core.leases.fence(actor, id, claim)
             sentence = fields.one_line(message)
             store.execute("UPDATE experiments SET wanted = NULL, message = :message WHERE id = :id", message=sentence, id=id)
 
