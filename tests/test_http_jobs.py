@@ -8,6 +8,7 @@ import pytest
 
 from client import BOUNDARY, form, read_all
 from ippd.permissions import OPERATOR
+from serving import PASSWORD
 
 
 @pytest.fixture
@@ -147,6 +148,44 @@ def test_following_gives_bytes_as_they_come_until_the_end(portal):
     threading.Timer(0.8, core.experiments.fail, (OPERATOR, id)).start()
     assert portal.public.get(f"/experiments/{id}/log", follow="1", offset="2", token=token).body == b"e two "
     assert portal.public.get(f"/experiments/{id}/log", follow="1", offset="-1", token=token).status == 400
+
+
+def test_followers_that_have_gone_hold_no_place_and_no_log_in_waits_for_them(portal):
+    """Bad input: more followers of a silent log than one user may have, each of which goes at once."""
+    token = portal.user()
+    id = submit(portal, token)
+    claim(portal)
+    ask = f"GET /experiments/{id}/log?follow=1&token={token} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    followers = [portal.public.socket() for _ in range(8)]
+    for follower in followers:
+        follower.sendall(ask)
+        assert follower.recv(12) == b"HTTP/1.1 200"  # though nothing was printed so far
+    assert portal.public.get(f"/experiments/{id}/log", follow="1", token=token).status == 503
+    assert portal.public.get(f"/experiments/{id}/log", token=token).status == 404
+    for follower in followers:
+        follower.close()
+    time.sleep(1.5)
+    with portal.public.socket() as follower:
+        follower.sendall(ask)
+        assert follower.recv(12) == b"HTTP/1.1 200"
+
+
+def test_a_log_in_takes_its_turn_while_all_transfers_are_taken(make_portal):
+    """Bad input: uploads that do not go on, as many as there may be transfers, from the address and from a local account."""
+    portal = make_portal(server__slow_threads=2, server__slow_threads_per_address=1, apps__allow_unknown="yes")
+    token = portal.user()
+    kind, _, body = form([("token", token), ("app", "echo")], [("scan", "a", b"x")])
+    lines = f"POST /experiments/new HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: 10000000\r\n\r\n"
+    begun = lines.encode() + b"".join(body).split(b"x\r\n--")[0]
+    uploads = [portal.public.socket(), portal.local.socket()]
+    for upload in uploads:
+        upload.sendall(begun)
+    time.sleep(0.5)
+    assert portal.public.post("/experiments/new", token=token, app="echo", files=[("scan", "a", b"x" * 100_000)]).status == 503
+    reply = portal.public.post("/users/auth", email="ada@example.org", password=PASSWORD)
+    assert reply.status == 200 and reply.json["token"]
+    for upload in uploads:
+        upload.close()
 
 
 def test_a_cancel_waits_for_the_job_to_be_gone(portal):

@@ -108,7 +108,7 @@ portal = Family("portal", ("", "/api"), authenticate, render_error)
 @portal.post("/users/new")
 def sign_up(request: Request) -> bool:
     settings = {name.removeprefix("setting-"): value for name, value in request.form.items() if name.startswith("setting-")}
-    with request.slow():
+    with request.hashing():
         request.core.users.sign_up(anonymous(request), request.form.get("email", ""), new_password(request.form), settings)
     return True
 
@@ -117,7 +117,7 @@ def sign_up(request: Request) -> bool:
 @portal.post("/users/auth", failure={"token": None})
 def log_in(request: Request) -> dict[str, str]:
     form = request.form
-    with request.slow():
+    with request.hashing():
         token = request.core.sessions.log_in(
             anonymous(request), form.get("email", ""), form.get("password", ""), ticked(form.get("remember", ""))
         )
@@ -141,16 +141,18 @@ def forgot_password(request: Request) -> bool:
 # POST /users/password/reset: token (the code of the mail), password, optional confirm-password -> true.
 @portal.post("/users/password/reset")
 def reset_password(request: Request) -> bool:
-    with request.slow():
-        request.core.users.reset_password(anonymous(request), request.form.get("token", ""), new_password(request.form))
+    token, password = request.form.get("token", ""), new_password(request.form)
+    with request.hashing():
+        request.core.users.reset_password(anonymous(request), token, password)
     return True
 
 
 # POST /users/password/change: token, old-password, password, optional confirm-password -> true. All other sessions end.
 @portal.post("/users/password/change")
 def change_password(request: Request) -> bool:
-    with request.slow():
-        request.core.users.change_password(request.actor, request.form.get("old-password", ""), new_password(request.form))
+    actor, old, password = request.actor, request.form.get("old-password", ""), new_password(request.form)
+    with request.hashing():
+        request.core.users.change_password(actor, old, password)
     return True
 
 

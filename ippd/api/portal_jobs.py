@@ -18,6 +18,7 @@ TEXT = "text/plain; charset=utf-8"
 PIECE = 64 << 10  # bytes read and sent at once
 LOOK = 0.5  # seconds between two looks at output that is being followed
 FOLLOW = 50.0  # seconds after which a follower has to ask again: below what proxies allow, and a stopping daemon waits for it
+FOLLOWERS = 8  # logs that one user (or local account) may follow at once, in each serving process
 GONE = 30.0  # seconds that a cancel may wait for its job to be gone
 ITEM = ("id", "uuid", "user", "host", "app", "claim", "params", "files", "inputs", "backend", "time_limit", "restarts")
 
@@ -189,6 +190,7 @@ def log(request: Request, id: int) -> Answer:
     if query.get("follow") in ("1", "true", "yes"):
         offset = whole_number(query.get("offset", "0"), "offset")
         core.outputs.open(actor, id, stream)
+        request.following(f"{actor.role} {actor.user or actor.name}", FOLLOWERS)
         pieces = follow(lambda: core.outputs.open(actor, id, stream), offset)
         return Answer(200, {"Content-Type": TEXT, "Cache-Control": "no-store"}, pieces)
     experiment = core.experiments.get(actor, id)
