@@ -58,6 +58,21 @@ def test_a_category_of_a_group_is_shown_to_its_members(portal):
 def test_a_submission_is_refused_field_by_field(portal):
     reply = portal.public.post("/experiments/new", token=portal.user(), app="echo", text="too long", other="x")
     assert reply.status == 400 and "text: this must be at most 5 characters" in reply.json["error"] and "other:" in reply.json["error"]
+    assert reply.json["fields"] == {"text": ["this must be at most 5 characters"], "other": ["this app has no such field"]}
+    assert "fields" not in portal.public.get("/experiments/999", token="x").json
+
+
+@pytest.mark.parametrize("more", [{}, {"apps__allow_unknown": "yes"}])
+def test_a_value_with_a_nul_is_refused_and_not_cut(portal, make_portal, tmp_path, more):
+    """Bad input: a NUL, which no word of a command can hold; for apps without a form and for unknown ones."""
+    (tmp_path / "apps" / "bare.json").write_text(json.dumps({"Executable": "/bin/echo", "PARAMS": {"text": ""}}))
+    portal = make_portal(apps__directory=tmp_path / "apps", **more) if more else portal
+    token = portal.user()
+    for app in ("bare", "echo", *(["any"] if more else [])):
+        reply = portal.public.post("/experiments/new", [("token", token), ("app", app), ("text", "x\0y")])
+        assert (reply.status, reply.json["fields"]) == (400, {"text": ["this may not hold a NUL character"]})
+    id = portal.public.post("/experiments/new", token=token, app="bare", text="x").json["id"]
+    assert portal.public.post(f"/experiments/{id}/relaunch", token=token, text="x\0y").status == 400
 
 
 @pytest.mark.parametrize("path", ["claim", "heartbeats", "1/returned", "1/stopped", "1/suspended", "1/unable"])

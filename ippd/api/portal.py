@@ -44,11 +44,14 @@ def anonymous(request: Request) -> Actor:
 
 
 def render_error(request: Request, error: IppdError) -> Answer:
-    """{"error": sentence}; with 200 on the routes whose failures the frontend must be able to show."""
+    """{"error": sentence}, and {"fields": {name: [sentence]}} when it is about some; with 200 on the routes whose failures the frontend
+    must be able to show.
+    """
+    said: dict[str, Any] = {"error": str(error)} | ({"fields": error.fields} if isinstance(error, Invalid) and error.fields else {})
     told: dict[str, Any] | None = request.route.options.get("failure") if request.route else None
     if told is None or request.json_asked:
-        return json_answer({"error": str(error)}, error.status)
-    return json_answer(told | {"error": str(error)}, 200 if error.status in FAILURES else error.status)
+        return json_answer(said, error.status)
+    return json_answer(told | said, 200 if error.status in FAILURES else error.status)
 
 
 def experiment_out(experiment: dict[str, Any]) -> dict[str, Any]:
