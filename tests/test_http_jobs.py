@@ -108,6 +108,17 @@ def test_an_experiment_from_its_claim_to_its_results(portal):
     assert done["status"] == "completed" and done["usage"]["node"] == "n1" and done["priority"] == -3
 
 
+@pytest.mark.parametrize("usage", ["[" * 60_000, "{", '{"cpu_seconds": "x"}'])
+def test_a_usage_that_is_none_is_400(portal, usage):
+    """Bad input: lists in lists without an end, a broken object, a wrong number."""
+    id = submit(portal, portal.user())
+    (item,) = claim(portal)
+    told = [("claim", item["claim"]), ("usage", usage)]
+    assert portal.local.post(f"/experiments/{id}/failed", told).status == 400
+    assert portal.local.post(f"/experiments/{id}/results", told, files=[("file", "a", b"x")]).status == 400
+    assert portal.core.experiments.get(OPERATOR, id)["status"] == "queued"
+
+
 def test_output_is_appended_and_read_with_ranges(portal):
     token, bob = portal.user(), portal.user("bob@example.org")
     id = submit(portal, token)
@@ -243,6 +254,10 @@ def test_suspend_resume_priority_and_relaunch_are_the_owners(portal):
     new = portal.public.post(f"/experiments/{id}/relaunch", token=token, text="b").json["id"]
     assert portal.public.get(f"/experiments/{new}", token=token).json["params"] == {"text": "b"}
     assert portal.public.post(f"/experiments/{id}/relaunch", token=token, text="too long").status == 400
+    more = {"experimentName": "again", "run-priority": "-1"}
+    new = portal.public.post(f"/experiments/{id}/relaunch", token=token, **more).json["id"]
+    new = portal.public.get(f"/experiments/{new}", token=token).json
+    assert (new["params"], new["experimentName"], new["priority"]) == ({"text": "a"}, "again", -1)
 
 
 def test_a_script_may_ask_for_a_share_of_the_queue(portal):

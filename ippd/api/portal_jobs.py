@@ -7,7 +7,7 @@ from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
-from ippd.api.portal import LOG, authenticate, render_error
+from ippd.api.portal import FACTS, LOG, RUN, authenticate, render_error
 from ippd.domain.output import Output
 from ippd.domain.submission import Part
 from ippd.errors import Invalid, NotFound, Unavailable
@@ -29,7 +29,7 @@ def json_text(text: str | None, name: str) -> dict[str, Any] | None:
     """A JSON object in a field of a form, None for anything else. Raises Invalid when it is no JSON."""
     try:
         value = json.loads(text) if text else None
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter for one that is nested a thousand times
         raise Invalid(fields={name: ["this must be a JSON object"]}) from None
     return value if isinstance(value, dict) else None
 
@@ -166,11 +166,14 @@ def resume(request: Request, id: int) -> dict[str, str]:
     return {"status": request.core.runs.resume(request.actor, id)}
 
 
-# POST /experiments/{id}/relaunch: token, parameters that shall be others -> {"id", "status"} of the new experiment.
+# POST /experiments/{id}/relaunch: token, parameters and facts (experimentName, run-*) that shall be others -> {"id", "status"} of the new
+# experiment.
 @jobs.post("/experiments/{id}/relaunch")
 def relaunch(request: Request, id: int) -> dict[str, Any]:
+    words = FACTS | RUN
     params = {name: ",".join(values) for name, values in request.forms.items() if name != "token"}
-    return request.core.runs.relaunch(request.actor, id, params)
+    facts = {words[name]: params.pop(name) for name in words if name in params}
+    return request.core.runs.relaunch(request.actor, id, params, facts)
 
 
 # POST /experiments/{id}/priority: token, priority -> true. Users may only step back (-1000 to 0).

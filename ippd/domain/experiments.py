@@ -4,7 +4,7 @@ import functools
 import json
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ippd import fields
@@ -128,15 +128,14 @@ class Experiments:
             core.limits.check_params(draft.params)
             with self._store.write():
                 core.limits.check(actor.user, limits, sum(blob.bytes for _, _, blob in draft.files))
-                parents = self._parents(actor, run["parents"])
+                parents = self.parents(actor, run["parents"])
                 spec = draft.spec() | {name: run[name] for name in ("time_limit", "restarts") if run[name] is not None}
-                id = self.insert(actor.user, facts, spec, draft.files, check_priority(actor, run["priority"]))
-                for parent in parents:
-                    self._store.insert("parents", experiment_id=id, parent_id=parent)
+                id = self.insert(actor.user, facts, spec, draft.files, check_priority(actor, run["priority"]), parents)
             batch.keep()
         return {"id": id, "status": "submitted"}
 
-    def _parents(self, actor: Actor, words: str) -> list[int]:
+    @permits("experiment.submit")
+    def parents(self, actor: Actor, words: str) -> Sequence[int]:
         """The ids of one's own experiments that must have ended first. Raises Invalid."""
         ids = sorted({fields.whole_number(word, "parents") for word in words.replace(",", " ").split()})
         for id in ids:
@@ -144,7 +143,9 @@ class Experiments:
                 raise Invalid(fields={"parents": [f"there is no experiment {id}"]})
         return ids
 
-    def insert(self, user: int, facts: Row, spec: Row, files: Iterable[tuple[str, str, Any]], priority: int = 0) -> int:
+    def insert(
+        self, user: int, facts: Row, spec: Row, files: Iterable[tuple[str, str, Any]], priority: int = 0, parents: Sequence[int] = ()
+    ) -> int:
         """Write the rows of a new experiment (inside a transaction); `files` are (field, name, blob). Returns its id."""
         now = self._core.clock()
         id = self._store.insert(
@@ -161,6 +162,8 @@ class Experiments:
         )
         for field, name, blob in files:
             self._core.files.insert(user, id, "input", field, name, blob)
+        for parent in parents:
+            self._store.insert("parents", experiment_id=id, parent_id=parent)
         return id
 
     @permits("experiment.list")

@@ -159,7 +159,7 @@ def _ending(told: dict[str, Any]) -> Row:
         return {}
     try:
         usage = json.loads(told["usage"] or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Invalid(fields={"usage": ["this is not JSON"]}) from None
     used = fields.check(fields.Usage, usage if isinstance(usage, dict) else {})
     return {"exit_code": fields.integer(told["exit_code"], "exit_code", -1000, 1000), "usage": json.dumps(used)}

@@ -123,9 +123,12 @@ class Leases:
 
     @permits("experiment.run")
     def stopped(self, actor: Actor, id: int, claim: str) -> None:
-        """The job of an experiment that was cancelled is gone. Raises Conflict, NotFound."""
+        """The job of an experiment that was cancelled is gone. Raises Conflict (also when it was not), NotFound."""
         with self._store.write() as store:
             self.fence(actor, id, claim, ("cancelled",))
+            status = store.value("SELECT status FROM experiments WHERE id = :id", id=id)
+            if status != "cancelled":  # without its claim it would be nobody's, and never be taken back
+                raise Conflict(f"experiment {id} is {status}")
             store.execute("UPDATE experiments SET stopped_at = :now, claim = NULL WHERE id = :id", now=self._core.clock(), id=id)
 
     @permits("experiment.run")
