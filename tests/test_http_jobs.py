@@ -176,6 +176,38 @@ def test_following_gives_bytes_as_they_come_until_the_end(portal):
     assert portal.public.get(f"/experiments/{id}/log", follow="1", offset="-1", token=token).status == 400
 
 
+def test_following_ends_when_an_experiment_is_begun_again(portal):
+    """Bad input: an offset in the output of a first run, which is asked for in that of a second one."""
+    token = portal.user()
+    id = submit(portal, token)
+    core, (item,) = portal.core, claim(portal)
+    core.outputs.append(OPERATOR, id, "stdout", 0, [b"one two"])
+
+    def second():
+        core.leases.give_back(OPERATOR, id, item["claim"])
+        core.outputs.append(OPERATOR, id, "stdout", 0, [b"one two three"])
+
+    threading.Timer(0.8, second).start()
+    url, begin = f"/experiments/{id}/log", time.monotonic()
+    assert portal.public.get(url, follow="1", offset="0", token=token).body == b"one two" and time.monotonic() - begin < 20
+    assert portal.public.get(url, follow="1", offset="7", restarts="0", token=token).body == b""
+    threading.Timer(0.3, core.experiments.fail, (OPERATOR, id)).start()
+    assert portal.public.get(url, follow="1", offset="0", restarts="1", token=token).body == b"one two three"
+    assert portal.public.get(url, follow="1", restarts="-1", token=token).status == 400
+
+
+def test_what_has_printed_nothing_has_an_empty_log(portal):
+    """Bad input: a program that is silent so far, and one that was so to its end."""
+    token = portal.user()
+    id = submit(portal, token)
+    (item,) = claim(portal)
+    silent = [portal.public.get(f"/experiments/{id}/log?token={token}{more}") for more in ("", "&stream=stderr")]
+    told = [("claim", item["claim"]), ("usage", json.dumps({"job": "1"}))]
+    assert portal.local.post(f"/experiments/{id}/results", told, files=[("file", "a", b"x")]).status == 200
+    silent += [portal.public.get(f"/experiments/{id}/log?token={token}{more}") for more in ("", "&stream=stderr")]
+    assert [(reply.status, reply.body) for reply in silent] == [(200, b"")] * 4
+
+
 def test_followers_that_have_gone_hold_no_place_and_no_log_in_waits_for_them(portal):
     """Bad input: more followers of a silent log than one user may have, each of which goes at once."""
     token = portal.user()
@@ -187,7 +219,7 @@ def test_followers_that_have_gone_hold_no_place_and_no_log_in_waits_for_them(por
         follower.sendall(ask)
         assert follower.recv(12) == b"HTTP/1.1 200"  # though nothing was printed so far
     assert portal.public.get(f"/experiments/{id}/log", follow="1", token=token).status == 503
-    assert portal.public.get(f"/experiments/{id}/log", token=token).status == 404
+    assert portal.public.get(f"/experiments/{id}/log", token=token).status == 200
     for follower in followers:
         follower.close()
     time.sleep(1.5)

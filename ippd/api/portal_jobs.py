@@ -183,18 +183,19 @@ def priority(request: Request, id: int) -> bool:
     return True
 
 
-# GET /experiments/{id}/log: token, optional stream (stdout or stderr), offset and follow=1 -> what the program printed. Following ends
-# after some time or with the experiment, whichever is first: ask again with the new offset. After the end, and for experiments that a
-# script ran, the output log.txt is the log.
+# GET /experiments/{id}/log: token, optional stream (stdout or stderr), offset, restarts and follow=1 -> what the program printed. Following
+# ends after some time, with the experiment, or when it is begun again: ask again with the new offset, which is one of the beginning that
+# `restarts` names (of another one nothing comes). After the end, and for experiments that a script ran, the output log.txt is the log.
 @jobs.get("/experiments/{id}/log")
 def log(request: Request, id: int) -> Answer:
     core, actor, query = request.core, request.actor, request.query
     stream = query.get("stream", "stdout")
     if query.get("follow") in ("1", "true", "yes"):
         offset = whole_number(query.get("offset", "0"), "offset")
-        core.outputs.open(actor, id, stream)
+        restarts = core.outputs.open(actor, id, stream).restarts
+        restarts = whole_number(query.get("restarts", str(restarts)), "restarts")
         request.following(f"{actor.role} {actor.user or actor.name}", FOLLOWERS)
-        pieces = follow(lambda: core.outputs.open(actor, id, stream), offset)
+        pieces = follow(lambda: core.outputs.open(actor, id, stream), offset, restarts)
         return Answer(200, {"Content-Type": TEXT, "Cache-Control": "no-store"}, pieces)
     experiment = core.experiments.get(actor, id)
     with suppress(NotFound):
@@ -203,19 +204,21 @@ def log(request: Request, id: int) -> Answer:
             stored = SimpleNamespace(path=found.path, name=f"{id}-{stream}.txt", size=found.size, sha256=f"{found.path.stem}-{found.size}")
             return file_answer(request, stored, TEXT)
     if stream != "stdout" or LOG not in experiment["outputs"]:
-        if experiment["usage"]:
-            raise NotFound(f"experiment {id} has printed nothing on its {stream}")
+        if experiment["usage"] or experiment["status"] in ("queued", "running", "suspended"):  # it has printed nothing (so far)
+            return Answer(200, {"Content-Type": TEXT, "Cache-Control": "no-store"})
         raise NotFound(f"experiment {id} has no log (an output named {LOG})")
     return file_answer(request, core.files.open(actor, id, LOG), TEXT)
 
 
-def follow(look: Callable[[], Output], offset: int) -> Iterator[bytes]:
-    """The bytes from `offset` on, as they come, until no more will come or the time is over."""
+def follow(look: Callable[[], Output], offset: int, restarts: int) -> Iterator[bytes]:
+    """The bytes of one beginning from `offset` on, as they come, until no more will come or the time is over."""
     deadline = time.monotonic() + FOLLOW
     while True:
         try:
             found = look()
         except NotFound:
+            return
+        if found.restarts != restarts:
             return
         if found.size > offset:
             with open(found.path, "rb") as file:

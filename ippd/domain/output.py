@@ -23,11 +23,12 @@ SOME = 500
 
 
 class Output(NamedTuple):
-    """Where the text lies, its size in bytes now, and whether no more will come."""
+    """Where the text lies, its size in bytes now, whether no more will come, and how often its experiment was begun before."""
 
     path: Path
     size: int
     ended: bool
+    restarts: int
 
 
 class Outputs:
@@ -42,13 +43,13 @@ class Outputs:
         """Where they lie."""
         return self._core.blobs.folder / "logs"
 
-    def _path(self, id: int, stream: str) -> tuple[Path, str]:
+    def _path(self, id: int, stream: str) -> tuple[Path, str, int]:
         if stream not in STREAMS:
             raise Invalid(fields={"stream": [f"this must be one of {', '.join(STREAMS)}"]})
         row = self._store.one("SELECT uuid, restarts, status FROM experiments WHERE id = :id", id=id)
         if row is None:
             raise NotFound(f"there is no experiment {id}")
-        return self.folder / f"{row['uuid']}-{row['restarts']}.{stream}", row["status"]
+        return self.folder / f"{row['uuid']}-{row['restarts']}.{stream}", row["status"], row["restarts"]
 
     @permits("experiment.run")
     def append(self, actor: Actor, id: int, stream: str, offset: int, chunks: Iterable[bytes], claim: str | None = None) -> int:
@@ -56,7 +57,7 @@ class Outputs:
         sending twice does no harm. Past `limits.log_bytes` the rest is dropped. Raises Conflict when bytes before `offset` are missing,
         NoSpace when the disk is full.
         """
-        path, _ = self._path(id, stream)
+        path, _, _ = self._path(id, stream)
         self._core.leases.fence(actor, id, claim)
         fields.integer(offset, "offset", 0, 2**53)
         self.folder.mkdir(mode=0o700, exist_ok=True)
@@ -89,13 +90,13 @@ class Outputs:
     def open(self, actor: Actor, id: int, stream: str = "stdout") -> Output:
         """Where the text of an experiment lies. Raises NotFound (also for somebody else's, and when there is none), Invalid."""
         self._core.experiments.get(actor, id)
-        path, status = self._path(id, stream)
+        path, status, restarts = self._path(id, stream)
         try:
-            return Output(path, path.stat().st_size, status in ENDED)
+            return Output(path, path.stat().st_size, status in ENDED, restarts)
         except FileNotFoundError:
             if status in ENDED:
                 raise NotFound(f"experiment {id} has printed nothing that was kept") from None
-            return Output(path, 0, False)
+            return Output(path, 0, False, restarts)
 
     def remove(self, uuid: str) -> None:
         """Remove all that an experiment has printed."""
