@@ -5,7 +5,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.client import HTTPResponse
 from pathlib import Path
 from types import NoneType
@@ -121,18 +121,24 @@ class Client:
         """Run an experiment again with these parameters, one that is there twice with both values; returns the new id."""
         return _id(self._server.post_form(f"/experiments/{id}/relaunch", params))
 
-    def log(self, id: int, stream: str, follow: bool) -> Iterator[bytes]:
-        """What an experiment has printed, and with `follow` what it prints until it ends."""
+    def log(self, id: int, stream: str, follow: bool, again: Callable[[], None] = lambda: None) -> Iterator[bytes]:
+        """What an experiment has printed, and with `follow` what it prints until it ends. When it is begun again meanwhile, `again` is
+        called, and what comes then is what it prints from its new beginning on.
+        """
         if not follow:
             yield from self._server.stream(f"/experiments/{id}/log", stream=stream)
             return
-        offset, lost, ended, begun = 0, 0, False, False
+        offset, lost, ended, begun, restarts = 0, 0, False, False, None
         while True:
             before = offset
             try:
-                ended = self.show(id)["status"] in ENDED
-                begun = True
-                for piece in self._server.stream(f"/experiments/{id}/log", stream=stream, follow=1, offset=offset):
+                found = self.show(id)
+                ended = found["status"] in ENDED
+                if begun and found.get("restarts") != restarts:
+                    offset = before = 0
+                    again()
+                begun, restarts = True, found.get("restarts")
+                for piece in self._server.stream(f"/experiments/{id}/log", stream=stream, follow=1, offset=offset, restarts=restarts):
                     offset += len(piece)
                     yield piece
                 if ended and offset == before:

@@ -7,21 +7,23 @@ from typing import Any, TypeVar
 
 from ippd.errors import Forbidden, Unauthorized
 
-OWN, ANY = "own", "any"
+OWN, ANY, TAKEN = "own", "any", "taken"  # TAKEN: what was claimed, by its claim or the account that claimed it, until it ends
 
 
 @dataclass(frozen=True)
 class Actor:
-    """Who asks: a role, the user behind it (None for programs), the session and the network address it came from."""
+    """Who asks: a role, the user behind it (None for programs), the session, the network address it came from, the name of a program's
+    account, and the claim that it names when it reads what it has claimed."""
 
     role: str
     user: int | None = None
     session: str | None = None
     address: str | None = None
     name: str = ""
+    claim: str | None = None
 
     def scope(self, permission: str) -> str | None:
-        """OWN, ANY or None: how far `permission` reaches for this actor."""
+        """OWN, ANY, TAKEN or None: how far `permission` reaches for this actor."""
         return ROLES[self.role].get(permission)
 
 
@@ -40,15 +42,10 @@ _USER = {
     "experiment.prioritize": OWN,
     "file.read": OWN,
 }
-_RUN = {
-    "experiment.read": ANY,
-    "experiment.fail": ANY,
-    "experiment.run": ANY,
-    "file.read": ANY,
-    "file.results": ANY,
+_RUN = ("experiment.read", "experiment.fail", "experiment.run", "file.read", "file.results")
+_WORKER = dict.fromkeys(_RUN, TAKEN) | {"queue.claim": ANY}  # programs of users run in these accounts
+_SCRIPT = dict.fromkeys(_RUN, ANY) | {
     "queue.claim": ANY,
-}
-_SCRIPT = _RUN | {
     "experiment.cancel": ANY,
     "experiment.suspend": ANY,
     "experiment.prioritize": ANY,
@@ -79,7 +76,7 @@ _KEEP_HOUSE = {"notification.deliver": ANY, "queue.requeue": ANY, "house.keep": 
 ROLES: dict[str, dict[str, str]] = {
     "anonymous": _SIGN_IN,
     "user": _SIGN_IN | _USER,
-    "worker": _SIGN_IN | _RUN,
+    "worker": _SIGN_IN | _WORKER,
     "local": _SIGN_IN | _SCRIPT | _MANAGE,
     "operator": _SIGN_IN | _SCRIPT | _MANAGE | _COMMAND | _KEEP_HOUSE,
     "system": _KEEP_HOUSE,
@@ -96,7 +93,7 @@ def permits(permission: str) -> Callable[[Method], Method]:
     """Mark a domain method `m(self, actor, ...)` as needing `permission`; the mark is what a test looks for.
 
     Raises Unauthorized for an anonymous actor, Forbidden for another one whose role lacks the permission. Whether an object belongs
-    to an actor whose scope is OWN is the method's own look-up to answer (with NotFound, so that ids of others cannot be probed).
+    to an actor whose scope is OWN or TAKEN is the method's own look-up to answer (with NotFound, so that ids of others cannot be probed).
     """
 
     def mark(method: Method) -> Method:

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import threading
 
 import pytest
 
@@ -50,6 +51,12 @@ def results(portal, id, *files):
     portal.core.files.add_results(OPERATOR, id, [Part("file", "file", [data], name) for name, data in files])
 
 
+def begun(portal, id):
+    """A worker has begun an experiment: as after a claim, which it gets only for apps with a definition."""
+    sql = "UPDATE experiments SET status = 'running', claim = 'x', claimed_by = 'w', lease = 60 WHERE id = :id"
+    portal.core.store.execute(sql, id=int(id))
+
+
 def test_from_a_submission_to_its_results(ippd, ada, portal, tmp_path):
     (tmp_path / "scan 1.nii").write_bytes(b"voxels")
     status, id, _ = ippd("submit", "echo", "text=3;id", "sign==", f"scan=@{tmp_path}/scan 1.nii", "--name", "a trial", "--priority", "-1")
@@ -61,6 +68,35 @@ def test_from_a_submission_to_its_results(ippd, ada, portal, tmp_path):
     status, said, _ = ippd("get", id.strip(), "--to", tmp_path / "out")
     assert status == 0 and (tmp_path / "out" / "a.txt").read_bytes() == b"result" and len(os.listdir(tmp_path / "out")) == 2
     assert ippd("log", id.strip())[1] == "said\n" and ippd("log", "-f", id.strip())[1] == "said\n"
+
+
+def test_a_silent_program_is_no_error_of_the_log(ippd, ada, portal):
+    """Bad input: a program that has printed nothing so far, and one that printed nothing until it was completed."""
+    id = ippd("submit", "echo")[1].strip()
+    begun(portal, id)
+    assert ippd("log", id) == (0, "", "")
+    told = [Part("param", "claim", "x"), Part("param", "usage", '{"job": "1"}'), Part("file", "f", [b"x"], "a.txt")]
+    portal.core.files.add_results(OPERATOR, int(id), told)
+    assert ippd("log", id) == ippd("log", "-f", id) == (0, "", "")
+
+
+def test_following_begins_anew_when_the_experiment_does(ippd, ada, portal):
+    """Bad input: a first run of five lines, a second one of eight: the last three of it came after the five of the first."""
+    id = ippd("submit", "echo")[1].strip()
+    core, number = portal.core, int(id)
+    begun(portal, id)
+    lines = [f"line {line}\n".encode() for line in range(8)]
+    core.outputs.append(OPERATOR, number, "stdout", 0, lines[:5])
+
+    def second():
+        core.leases.give_back(OPERATOR, number, "x")
+        core.outputs.append(OPERATOR, number, "stdout", 0, lines)
+
+    begin, end = threading.Timer(1.5, second), threading.Timer(4, core.experiments.fail, (OPERATOR, number))
+    begin.start()
+    end.start()
+    status, said, errors = ippd("log", "-f", id)
+    assert (status, said.encode()) == (0, b"".join(lines[:5] + lines)) and errors == f"ippd: experiment {id} is begun again\n"
 
 
 def test_cancelling_says_what_it_did(ippd, ada):

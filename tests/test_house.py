@@ -15,7 +15,7 @@ import pytest
 import ippd
 from ippd import domain, errors
 from ippd.domain.states import ENDED, MOVES, STATES, TIMES
-from ippd.permissions import ANY, OWN, ROLES, Actor
+from ippd.permissions import ANY, OWN, ROLES, TAKEN, Actor
 from ippd.schema import TABLES
 from ippd.setting_table import SETTINGS
 from ippd.settings import sample
@@ -188,7 +188,7 @@ def test_each_domain_method_that_takes_an_actor_has_a_permission():
 def test_each_permission_is_in_the_table_and_used():
     granted = {permission for role in ROLES.values() for permission in role}
     assert {method.permission for _, method in domain_methods() if hasattr(method, "permission")} == granted
-    assert {scope for role in ROLES.values() for scope in role.values()} == {OWN, ANY}
+    assert {scope for role in ROLES.values() for scope in role.values()} == {OWN, ANY, TAKEN}
 
 
 @pytest.mark.parametrize("role", ROLES)

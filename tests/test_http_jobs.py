@@ -2,10 +2,13 @@
 
 import json
 import threading
+import time
 
 import pytest
 
+from client import BOUNDARY, form, read_all
 from ippd.permissions import OPERATOR
+from serving import PASSWORD
 
 
 @pytest.fixture
@@ -55,6 +58,21 @@ def test_a_category_of_a_group_is_shown_to_its_members(portal):
 def test_a_submission_is_refused_field_by_field(portal):
     reply = portal.public.post("/experiments/new", token=portal.user(), app="echo", text="too long", other="x")
     assert reply.status == 400 and "text: this must be at most 5 characters" in reply.json["error"] and "other:" in reply.json["error"]
+    assert reply.json["fields"] == {"text": ["this must be at most 5 characters"], "other": ["this app has no such field"]}
+    assert "fields" not in portal.public.get("/experiments/999", token="x").json
+
+
+@pytest.mark.parametrize("more", [{}, {"apps__allow_unknown": "yes"}])
+def test_a_value_with_a_nul_is_refused_and_not_cut(portal, make_portal, tmp_path, more):
+    """Bad input: a NUL, which no word of a command can hold; for apps without a form and for unknown ones."""
+    (tmp_path / "apps" / "bare.json").write_text(json.dumps({"Executable": "/bin/echo", "PARAMS": {"text": ""}}))
+    portal = make_portal(apps__directory=tmp_path / "apps", **more) if more else portal
+    token = portal.user()
+    for app in ("bare", "echo", *(["any"] if more else [])):
+        reply = portal.public.post("/experiments/new", [("token", token), ("app", app), ("text", "x\0y")])
+        assert (reply.status, reply.json["fields"]) == (400, {"text": ["this may not hold a NUL character"]})
+    id = portal.public.post("/experiments/new", token=token, app="bare", text="x").json["id"]
+    assert portal.public.post(f"/experiments/{id}/relaunch", token=token, text="x\0y").status == 400
 
 
 @pytest.mark.parametrize("path", ["claim", "heartbeats", "1/returned", "1/stopped", "1/suspended", "1/unable"])
@@ -90,6 +108,17 @@ def test_an_experiment_from_its_claim_to_its_results(portal):
     assert done["status"] == "completed" and done["usage"]["node"] == "n1" and done["priority"] == -3
 
 
+@pytest.mark.parametrize("usage", ["[" * 60_000, "{", '{"cpu_seconds": "x"}'])
+def test_a_usage_that_is_none_is_400(portal, usage):
+    """Bad input: lists in lists without an end, a broken object, a wrong number."""
+    id = submit(portal, portal.user())
+    (item,) = claim(portal)
+    told = [("claim", item["claim"]), ("usage", usage)]
+    assert portal.local.post(f"/experiments/{id}/failed", told).status == 400
+    assert portal.local.post(f"/experiments/{id}/results", told, files=[("file", "a", b"x")]).status == 400
+    assert portal.core.experiments.get(OPERATOR, id)["status"] == "queued"
+
+
 def test_output_is_appended_and_read_with_ranges(portal):
     token, bob = portal.user(), portal.user("bob@example.org")
     id = submit(portal, token)
@@ -112,6 +141,29 @@ def test_output_is_appended_and_read_with_ranges(portal):
     assert portal.public.get(f"{url}&stream=core").status == 400
 
 
+def test_output_that_drips_in_keeps_nobody_waiting(portal):
+    """Bad input: a body of the log that comes slowly, and more for the same log meanwhile than there are threads for short requests."""
+    token = portal.user()
+    id = submit(portal, token)
+    (item,) = claim(portal)
+    head = form([("claim", item["claim"]), ("stream", "stdout"), ("offset", "0")], [("text", "x", b"")])
+    begun = b"".join(head[2]).removesuffix(f"\r\n--{BOUNDARY}--\r\n".encode())
+    lines = f"POST /experiments/{id}/log HTTP/1.1\r\nHost: localhost\r\nContent-Type: {head[0]}\r\nContent-Length: 10000000\r\n\r\n"
+    slow = [portal.local.socket() for _ in range(4)]
+    for number, connection in enumerate(slow):
+        connection.sendall(lines.encode() + begun + b"first" + b"x" * number)
+        if not number:
+            time.sleep(0.3)
+    quick = [("claim", item["claim"]), ("stream", "stdout"), ("offset", "5")]
+    with portal.local.socket(5) as connection:
+        connection.sendall(b"GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert b" 200 " in read_all(connection)
+    assert portal.local.post(f"/experiments/{id}/log", quick, files=[("text", "x", b"xxx")]).json == {"size": 8}
+    assert portal.public.get(f"/experiments/{id}/log?token={token}").body == b"firstxxx"
+    for connection in slow:
+        connection.close()
+
+
 def test_following_gives_bytes_as_they_come_until_the_end(portal):
     token = portal.user()
     id = submit(portal, token)
@@ -124,6 +176,76 @@ def test_following_gives_bytes_as_they_come_until_the_end(portal):
     assert portal.public.get(f"/experiments/{id}/log", follow="1", offset="-1", token=token).status == 400
 
 
+def test_following_ends_when_an_experiment_is_begun_again(portal):
+    """Bad input: an offset in the output of a first run, which is asked for in that of a second one."""
+    token = portal.user()
+    id = submit(portal, token)
+    core, (item,) = portal.core, claim(portal)
+    core.outputs.append(OPERATOR, id, "stdout", 0, [b"one two"])
+
+    def second():
+        core.leases.give_back(OPERATOR, id, item["claim"])
+        core.outputs.append(OPERATOR, id, "stdout", 0, [b"one two three"])
+
+    threading.Timer(0.8, second).start()
+    url, begin = f"/experiments/{id}/log", time.monotonic()
+    assert portal.public.get(url, follow="1", offset="0", token=token).body == b"one two" and time.monotonic() - begin < 20
+    assert portal.public.get(url, follow="1", offset="7", restarts="0", token=token).body == b""
+    threading.Timer(0.3, core.experiments.fail, (OPERATOR, id)).start()
+    assert portal.public.get(url, follow="1", offset="0", restarts="1", token=token).body == b"one two three"
+    assert portal.public.get(url, follow="1", restarts="-1", token=token).status == 400
+
+
+def test_what_has_printed_nothing_has_an_empty_log(portal):
+    """Bad input: a program that is silent so far, and one that was so to its end."""
+    token = portal.user()
+    id = submit(portal, token)
+    (item,) = claim(portal)
+    silent = [portal.public.get(f"/experiments/{id}/log?token={token}{more}") for more in ("", "&stream=stderr")]
+    told = [("claim", item["claim"]), ("usage", json.dumps({"job": "1"}))]
+    assert portal.local.post(f"/experiments/{id}/results", told, files=[("file", "a", b"x")]).status == 200
+    silent += [portal.public.get(f"/experiments/{id}/log?token={token}{more}") for more in ("", "&stream=stderr")]
+    assert [(reply.status, reply.body) for reply in silent] == [(200, b"")] * 4
+
+
+def test_followers_that_have_gone_hold_no_place_and_no_log_in_waits_for_them(portal):
+    """Bad input: more followers of a silent log than one user may have, each of which goes at once."""
+    token = portal.user()
+    id = submit(portal, token)
+    claim(portal)
+    ask = f"GET /experiments/{id}/log?follow=1&token={token} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    followers = [portal.public.socket() for _ in range(8)]
+    for follower in followers:
+        follower.sendall(ask)
+        assert follower.recv(12) == b"HTTP/1.1 200"  # though nothing was printed so far
+    assert portal.public.get(f"/experiments/{id}/log", follow="1", token=token).status == 503
+    assert portal.public.get(f"/experiments/{id}/log", token=token).status == 200
+    for follower in followers:
+        follower.close()
+    time.sleep(1.5)
+    with portal.public.socket() as follower:
+        follower.sendall(ask)
+        assert follower.recv(12) == b"HTTP/1.1 200"
+
+
+def test_a_log_in_takes_its_turn_while_all_transfers_are_taken(make_portal):
+    """Bad input: uploads that do not go on, as many as there may be transfers, from the address and from a local account."""
+    portal = make_portal(server__slow_threads=2, server__slow_threads_per_address=1, apps__allow_unknown="yes")
+    token = portal.user()
+    kind, _, body = form([("token", token), ("app", "echo")], [("scan", "a", b"x")])
+    lines = f"POST /experiments/new HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: 10000000\r\n\r\n"
+    begun = lines.encode() + b"".join(body).split(b"x\r\n--")[0]
+    uploads = [portal.public.socket(), portal.local.socket()]
+    for upload in uploads:
+        upload.sendall(begun)
+    time.sleep(0.5)
+    assert portal.public.post("/experiments/new", token=token, app="echo", files=[("scan", "a", b"x" * 100_000)]).status == 503
+    reply = portal.public.post("/users/auth", email="ada@example.org", password=PASSWORD)
+    assert reply.status == 200 and reply.json["token"]
+    for upload in uploads:
+        upload.close()
+
+
 def test_a_cancel_waits_for_the_job_to_be_gone(portal):
     token = portal.user()
     id = submit(portal, token)
@@ -133,6 +255,21 @@ def test_a_cancel_waits_for_the_job_to_be_gone(portal):
     reply = portal.public.post(f"/experiments/{id}/cancel", token=token, wait="20")
     assert reply.json == {"status": "cancelled", "was": "queued", "gone": True}
     assert portal.public.post(f"/experiments/{id}/cancel", token=token).status == 409
+
+
+def test_a_cancel_is_told_also_when_there_is_no_thread_to_wait_in(make_portal):
+    """Bad input: a cancel that shall wait, while all threads for what waits are taken by an upload that does not go on."""
+    portal = make_portal(server__slow_threads=1, apps__allow_unknown="yes")
+    token = portal.user()
+    id = submit(portal, token)
+    portal.core.store.execute("UPDATE experiments SET status = 'running', claim = 'x', lease = 60 WHERE id = :id", id=id)
+    with portal.public.socket() as upload:
+        kind, _, body = form([("token", token), ("app", "echo")], [("scan", "a", b"x")])
+        lines = f"POST /experiments/new HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: 10000000\r\n\r\n"
+        upload.sendall(lines.encode() + b"".join(body).split(b"x\r\n--")[0])
+        time.sleep(0.5)
+        reply = portal.public.post(f"/experiments/{id}/cancel", token=token, wait="20")
+    assert (reply.status, reply.json) == (200, {"status": "cancelled", "was": "running", "gone": False})
 
 
 def test_suspend_resume_priority_and_relaunch_are_the_owners(portal):
@@ -149,6 +286,10 @@ def test_suspend_resume_priority_and_relaunch_are_the_owners(portal):
     new = portal.public.post(f"/experiments/{id}/relaunch", token=token, text="b").json["id"]
     assert portal.public.get(f"/experiments/{new}", token=token).json["params"] == {"text": "b"}
     assert portal.public.post(f"/experiments/{id}/relaunch", token=token, text="too long").status == 400
+    more = {"experimentName": "again", "run-priority": "-1"}
+    new = portal.public.post(f"/experiments/{id}/relaunch", token=token, **more).json["id"]
+    new = portal.public.get(f"/experiments/{new}", token=token).json
+    assert (new["params"], new["experimentName"], new["priority"]) == ({"text": "a"}, "again", -1)
 
 
 def test_a_script_may_ask_for_a_share_of_the_queue(portal):

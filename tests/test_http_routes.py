@@ -49,7 +49,7 @@ def family(name="one", prefixes="/one"):
     @made.get("/late-fault")
     def late_fault(request):
         def body():
-            yield b""
+            yield from ()
             raise ZeroDivisionError("the inside of the program")
 
         return Answer(200, {}, body())

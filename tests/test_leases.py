@@ -180,6 +180,28 @@ def test_a_cancel_says_what_it_stopped_and_when_it_is_gone(core, ada):
         core.experiments.cancel(ada, held)
 
 
+def test_a_cancel_of_what_was_held_while_it_waited_leaves_nothing_running(core, ada):
+    """Bad input: a cancel of a suspended experiment that nobody ever had, and of one that a worker holds."""
+    id = submit(core, ada)
+    core.runs.suspend(ada, id)
+    assert core.experiments.cancel(ada, id) == {"status": "cancelled", "was": "suspended", "gone": True}
+    id = submit(core, ada)
+    (item,) = claim(core)
+    core.runs.suspend(ada, id)
+    core.runs.suspended(WORKER, id, item["claim"])
+    assert core.experiments.cancel(ada, id) == {"status": "cancelled", "was": "suspended", "gone": False}
+
+
+def test_the_end_of_a_job_is_told_of_cancelled_experiments_only(core, ada):
+    """Bad input: a worker that says so while the experiment is running: it gave its claim away, and nobody took the experiment back."""
+    id = submit(core, ada)
+    (item,) = claim(core)
+    core.queue.running(WORKER, id)
+    with pytest.raises(Conflict, match="is running"):
+        core.leases.stopped(WORKER, id, item["claim"])
+    assert silence(core, 61) == 1 and status(core, id) == "submitted"
+
+
 def test_suspending_a_waiting_experiment_keeps_it_from_the_queue(core, ada):
     id = submit(core, ada)
     assert core.runs.suspend(ada, id) == "suspended" and claim(core) == []
@@ -201,6 +223,35 @@ def test_a_worker_is_told_to_suspend_and_to_resume(core, ada, bob):
     assert core.leases.heartbeat(WORKER, held) == {id: "resume"}
     core.queue.running(WORKER, id, item["claim"])
     assert status(core, id) == "running" and core.leases.heartbeat(WORKER, held) == {id: "go on"}
+
+
+@pytest.mark.parametrize("silent", [True, False])
+@pytest.mark.parametrize("held", [True, False])
+def test_what_its_owner_holds_is_not_begun_again_when_its_worker_is_lost(core, ada, silent, held):
+    """Bad input: a worker that falls silent, or a job that is lost, while the experiment is suspended or is to be."""
+    id = submit(core, ada)
+    (item,) = claim(core)
+    core.queue.running(WORKER, id)
+    core.runs.suspend(ada, id)
+    if held:
+        core.runs.suspended(WORKER, id, item["claim"])
+    if silent:
+        silence(core, 61)
+    else:
+        core.leases.give_back(WORKER, id, item["claim"])
+    assert status(core, id) == "suspended" and claim(core) == []
+    assert core.leases.heartbeat(WORKER, {id: item["claim"]}) == {id: "lost"}
+    assert core.runs.resume(ada, id) == "submitted" and ids(claim(core)) == [id]
+
+
+def test_what_its_owner_let_go_on_is_begun_again_when_its_worker_is_lost(core, ada):
+    id = submit(core, ada)
+    (item,) = claim(core)
+    core.runs.suspend(ada, id)
+    core.runs.suspended(WORKER, id, item["claim"])
+    core.runs.resume(ada, id)
+    silence(core, 61)
+    assert status(core, id) == "submitted" and ids(claim(core)) == [id]
 
 
 def test_an_engine_that_refuses_to_hold_a_job_is_told_and_not_asked_again(core, ada):
@@ -281,6 +332,23 @@ def test_relaunching_shares_the_bytes_and_changes_parameters(core, ada, bob):
         core.runs.relaunch(bob, new, {})
     with pytest.raises(Invalid, match="is a file"):
         core.runs.relaunch(ada, new, {"scan": "/etc/passwd"})
+
+
+def test_relaunching_takes_facts_for_facts(core, ada):
+    """Bad input: facts that were kept as parameters, another app, a priority that users cannot give, a parent of somebody else."""
+    old = submit(core, ada, params={"text": "a"}, priority=-3, time_limit=60)
+    facts = {"name": "again", "host": "cubic", "app": "echo", "restarts": "2", "parents": str(old)}
+    new = core.runs.relaunch(ada, old, {"text": "b"}, facts)["id"]
+    found = core.experiments.get(ada, new)
+    assert (found["params"], found["name"], found["host"], found["priority"]) == ({"text": "b"}, "again", "cubic", -3)
+    assert ids(claim(core)) == [old]
+    core.experiments.cancel(ada, old)
+    (item,) = claim(core)
+    row = core.store.one("SELECT * FROM experiments WHERE id = :id", id=new)
+    assert (item["id"], item["time_limit"], core.leases.allowed(row)) == (new, 60, 2)
+    for facts in ({"app": "once"}, {"priority": "1"}, {"parents": "999"}, {"host": "a b"}, {"time_limit": "soon"}):
+        with pytest.raises(Invalid):
+            core.runs.relaunch(ada, old, {}, facts)
 
 
 def test_relaunching_what_has_expired_is_refused(core, ada):

@@ -27,6 +27,11 @@ class Gate:
             return answer(start_response, "slow")
         if environ["PATH_INFO"] == "/stream":
             return self.stream(start_response)
+        if environ["PATH_INFO"] == "/silent":
+            return self.silent(start_response)
+        if environ["PATH_INFO"] == "/other":
+            with environ["ippd.slow"]("another kind", "me", 1):
+                return answer(start_response, "other")
         return answer(start_response, len(environ["wsgi.input"].read()))
 
     def stream(self, start_response):
@@ -35,6 +40,16 @@ class Gate:
         yield b"first"
         self.open.wait(10)
         yield b"last"
+
+    def silent(self, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        self.inside += 1
+        try:
+            while not self.open.is_set():
+                yield b""
+                time.sleep(0.05)
+        finally:
+            self.inside -= 1
 
 
 @pytest.fixture
@@ -89,6 +104,40 @@ def test_too_many_slow_ones_are_503_and_short_ones_are_not(served, gate):
     gate.open.set()
     assert [read_answer(connection).status for connection in held] == [200] * 5
     assert served.get("/slow").status == 200
+
+
+def test_an_answer_that_has_nothing_yet_begins_at_once_and_ends_with_its_client(served, gate):
+    """Bad input: clients that ask for a stream without a byte so far, and go."""
+    for connect in (served.tls, served.plain):
+        connections = [connect() for _ in range(5)]
+        for connection in connections:
+            connection.sendall(get("/silent"))
+        assert all(connection.recv(12) == b"HTTP/1.1 200" for connection in connections) and gate.inside == 5
+        assert served.get("/slow").status == 503
+        for connection in connections:
+            connection.close()
+        assert wait_for(lambda: gate.inside == 0)
+    gate.open.set()
+    assert wait_for(lambda: served.get("/slow").status == 200)
+
+
+def test_what_waits_in_one_way_takes_no_place_from_what_waits_in_another(served, gate):
+    held = ask(served, get("/slow"), 5)
+    assert wait_for(lambda: gate.inside == 5)
+    assert served.get("/slow").status == 503 and served.get("/other").status == 200
+    gate.open.set()
+    assert [read_answer(connection).status for connection in held] == [200] * 5
+
+
+def test_a_limit_of_ones_own_holds_for_one_kind():
+    pool = Pool(lambda job: None, 1, 4, 2)
+    pool.start()
+    with Slow(pool).of("followers", "ada", 1):
+        with pytest.raises(Unavailable, match="followers of yours"), Slow(pool).of("followers", "ada", 1):
+            pass
+        with Slow(pool).of("followers", "bob", 1), Slow(pool, "ada"):
+            pass
+    pool.stop()
 
 
 def request_threads(known=frozenset()):

@@ -47,9 +47,8 @@ def test_a_job_that_a_worker_holds_keeps_its_place(make_core, tmp_path):
     (item,) = core.leases.claim(SCRIPT, "w1", 60, 5)
     core.runs.suspended(SCRIPT, first, item["claim"])
     assert core.leases.claim(SCRIPT, "w1", 60, 5) == []
-    # A claim that was given up is no place taken: its experiment waits like any other, also when it is held again.
-    assert core.leases.give_back(SCRIPT, first, item["claim"]) == "submitted"
-    core.runs.suspend(ada, first)
+    # A claim that was given up is no place taken: its experiment waits like any other, also when it is held still.
+    assert core.leases.give_back(SCRIPT, first, item["claim"]) == "suspended"
     assert [item["id"] for item in core.leases.claim(SCRIPT, "w1", 60, 5)] == [second]
 
 

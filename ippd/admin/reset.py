@@ -49,6 +49,6 @@ def change(request: Request) -> Answer:
     form = request.form
     if form.get("password", "") != form.get("confirm-password", ""):
         raise Invalid("the two passwords are not the same")
-    with request.slow():
+    with request.hashing():
         request.core.users.reset_password(request.actor, form.get("token", ""), form.get("password", ""))
     return show(request, done=True)

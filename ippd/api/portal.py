@@ -27,7 +27,8 @@ FAILURES = (400, 401, 403, 404, 409)
 
 def authenticate(request: Request) -> Actor:
     """A script on a local route; elsewhere whoever the token names, which is in a header, the query or a field before any file."""
-    local = Actor(request.local_role or "anonymous", address=request.address, name=account(request.peer_uid))
+    name, claim = account(request.peer_uid), request.query.get("claim")
+    local = Actor(request.local_role or "anonymous", address=request.address, name=name, claim=claim)
     if request.route is not None and request.route.local:
         return local
     token = request.bearer or request.query.get("token") or request.early_field("token")
@@ -43,11 +44,14 @@ def anonymous(request: Request) -> Actor:
 
 
 def render_error(request: Request, error: IppdError) -> Answer:
-    """{"error": sentence}; with 200 on the routes whose failures the frontend must be able to show."""
+    """{"error": sentence}, and {"fields": {name: [sentence]}} when it is about some; with 200 on the routes whose failures the frontend
+    must be able to show.
+    """
+    said: dict[str, Any] = {"error": str(error)} | ({"fields": error.fields} if isinstance(error, Invalid) and error.fields else {})
     told: dict[str, Any] | None = request.route.options.get("failure") if request.route else None
     if told is None or request.json_asked:
-        return json_answer({"error": str(error)}, error.status)
-    return json_answer(told | {"error": str(error)}, 200 if error.status in FAILURES else error.status)
+        return json_answer(said, error.status)
+    return json_answer(told | said, 200 if error.status in FAILURES else error.status)
 
 
 def experiment_out(experiment: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +111,7 @@ portal = Family("portal", ("", "/api"), authenticate, render_error)
 @portal.post("/users/new")
 def sign_up(request: Request) -> bool:
     settings = {name.removeprefix("setting-"): value for name, value in request.form.items() if name.startswith("setting-")}
-    with request.slow():
+    with request.hashing():
         request.core.users.sign_up(anonymous(request), request.form.get("email", ""), new_password(request.form), settings)
     return True
 
@@ -116,7 +120,7 @@ def sign_up(request: Request) -> bool:
 @portal.post("/users/auth", failure={"token": None})
 def log_in(request: Request) -> dict[str, str]:
     form = request.form
-    with request.slow():
+    with request.hashing():
         token = request.core.sessions.log_in(
             anonymous(request), form.get("email", ""), form.get("password", ""), ticked(form.get("remember", ""))
         )
@@ -140,16 +144,18 @@ def forgot_password(request: Request) -> bool:
 # POST /users/password/reset: token (the code of the mail), password, optional confirm-password -> true.
 @portal.post("/users/password/reset")
 def reset_password(request: Request) -> bool:
-    with request.slow():
-        request.core.users.reset_password(anonymous(request), request.form.get("token", ""), new_password(request.form))
+    token, password = request.form.get("token", ""), new_password(request.form)
+    with request.hashing():
+        request.core.users.reset_password(anonymous(request), token, password)
     return True
 
 
 # POST /users/password/change: token, old-password, password, optional confirm-password -> true. All other sessions end.
 @portal.post("/users/password/change")
 def change_password(request: Request) -> bool:
-    with request.slow():
-        request.core.users.change_password(request.actor, request.form.get("old-password", ""), new_password(request.form))
+    actor, old, password = request.actor, request.form.get("old-password", ""), new_password(request.form)
+    with request.hashing():
+        request.core.users.change_password(actor, old, password)
     return True
 
 

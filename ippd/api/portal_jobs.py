@@ -7,10 +7,10 @@ from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
-from ippd.api.portal import LOG, authenticate, render_error
+from ippd.api.portal import FACTS, LOG, RUN, authenticate, render_error
 from ippd.domain.output import Output
 from ippd.domain.submission import Part
-from ippd.errors import Invalid, NotFound
+from ippd.errors import Invalid, NotFound, Unavailable
 from ippd.fields import integer, whole_number
 from ippd.http import Answer, Family, Request, file_answer
 
@@ -18,6 +18,7 @@ TEXT = "text/plain; charset=utf-8"
 PIECE = 64 << 10  # bytes read and sent at once
 LOOK = 0.5  # seconds between two looks at output that is being followed
 FOLLOW = 50.0  # seconds after which a follower has to ask again: below what proxies allow, and a stopping daemon waits for it
+FOLLOWERS = 8  # logs that one user (or local account) may follow at once, in each serving process
 GONE = 30.0  # seconds that a cancel may wait for its job to be gone
 ITEM = ("id", "uuid", "user", "host", "app", "claim", "params", "files", "inputs", "backend", "time_limit", "restarts")
 
@@ -28,7 +29,7 @@ def json_text(text: str | None, name: str) -> dict[str, Any] | None:
     """A JSON object in a field of a form, None for anything else. Raises Invalid when it is no JSON."""
     try:
         value = json.loads(text) if text else None
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter for one that is nested a thousand times
         raise Invalid(fields={name: ["this must be a JSON object"]}) from None
     return value if isinstance(value, dict) else None
 
@@ -91,10 +92,10 @@ def running(request: Request, id: int) -> bool:
     return True
 
 
-# POST /experiments/{id}/heartbeat -> true.
+# POST /experiments/{id}/heartbeat: optional claim -> true.
 @jobs.post("/experiments/{id}/heartbeat", local=True)
 def heartbeat(request: Request, id: int) -> bool:
-    request.core.queue.heartbeat(request.actor, id)
+    request.core.queue.heartbeat(request.actor, id, request.early_field("claim"))
     return True
 
 
@@ -108,7 +109,7 @@ def failed(request: Request, id: int) -> bool:
     return True
 
 
-# POST /experiments/{id}/returned: claim, message -> {"status"}: the job was lost; submitted again, or failed.
+# POST /experiments/{id}/returned: claim, message -> {"status"}: the job was lost; submitted again (suspended, if it was held), or failed.
 @jobs.post("/experiments/{id}/returned", local=True)
 def returned(request: Request, id: int) -> dict[str, str]:
     form = request.form
@@ -145,7 +146,8 @@ def cancel(request: Request, id: int) -> dict[str, Any]:
     answer = core.experiments.cancel(actor, id)
     if answer["gone"] is False and wait:
         deadline = time.monotonic() + wait
-        with request.slow(), suppress(NotFound):
+        # It is cancelled by now, also when no thread is left to wait in: then "not yet" is the answer.
+        with suppress(NotFound, Unavailable), request.slow():
             while not answer["gone"] and time.monotonic() < deadline:
                 time.sleep(LOOK / 2)
                 answer["gone"] = core.experiments.gone(actor, id)
@@ -164,11 +166,14 @@ def resume(request: Request, id: int) -> dict[str, str]:
     return {"status": request.core.runs.resume(request.actor, id)}
 
 
-# POST /experiments/{id}/relaunch: token, parameters that shall be others -> {"id", "status"} of the new experiment.
+# POST /experiments/{id}/relaunch: token, parameters and facts (experimentName, run-*) that shall be others -> {"id", "status"} of the new
+# experiment.
 @jobs.post("/experiments/{id}/relaunch")
 def relaunch(request: Request, id: int) -> dict[str, Any]:
+    words = FACTS | RUN
     params = {name: ",".join(values) for name, values in request.forms.items() if name != "token"}
-    return request.core.runs.relaunch(request.actor, id, params)
+    facts = {words[name]: params.pop(name) for name in words if name in params}
+    return request.core.runs.relaunch(request.actor, id, params, facts)
 
 
 # POST /experiments/{id}/priority: token, priority -> true. Users may only step back (-1000 to 0).
@@ -178,17 +183,19 @@ def priority(request: Request, id: int) -> bool:
     return True
 
 
-# GET /experiments/{id}/log: token, optional stream (stdout or stderr), offset and follow=1 -> what the program printed. Following ends
-# after some time or with the experiment, whichever is first: ask again with the new offset. After the end, and for experiments that a
-# script ran, the output log.txt is the log.
+# GET /experiments/{id}/log: token, optional stream (stdout or stderr), offset, restarts and follow=1 -> what the program printed. Following
+# ends after some time, with the experiment, or when it is begun again: ask again with the new offset, which is one of the beginning that
+# `restarts` names (of another one nothing comes). After the end, and for experiments that a script ran, the output log.txt is the log.
 @jobs.get("/experiments/{id}/log")
 def log(request: Request, id: int) -> Answer:
     core, actor, query = request.core, request.actor, request.query
     stream = query.get("stream", "stdout")
     if query.get("follow") in ("1", "true", "yes"):
         offset = whole_number(query.get("offset", "0"), "offset")
-        core.outputs.open(actor, id, stream)
-        pieces = follow(lambda: core.outputs.open(actor, id, stream), offset)
+        restarts = core.outputs.open(actor, id, stream).restarts
+        restarts = whole_number(query.get("restarts", str(restarts)), "restarts")
+        request.following(f"{actor.role} {actor.user or actor.name}", FOLLOWERS)
+        pieces = follow(lambda: core.outputs.open(actor, id, stream), offset, restarts)
         return Answer(200, {"Content-Type": TEXT, "Cache-Control": "no-store"}, pieces)
     experiment = core.experiments.get(actor, id)
     with suppress(NotFound):
@@ -197,19 +204,21 @@ def log(request: Request, id: int) -> Answer:
             stored = SimpleNamespace(path=found.path, name=f"{id}-{stream}.txt", size=found.size, sha256=f"{found.path.stem}-{found.size}")
             return file_answer(request, stored, TEXT)
     if stream != "stdout" or LOG not in experiment["outputs"]:
-        if experiment["usage"]:
-            raise NotFound(f"experiment {id} has printed nothing on its {stream}")
+        if experiment["usage"] or experiment["status"] in ("queued", "running", "suspended"):  # it has printed nothing (so far)
+            return Answer(200, {"Content-Type": TEXT, "Cache-Control": "no-store"})
         raise NotFound(f"experiment {id} has no log (an output named {LOG})")
     return file_answer(request, core.files.open(actor, id, LOG), TEXT)
 
 
-def follow(look: Callable[[], Output], offset: int) -> Iterator[bytes]:
-    """The bytes from `offset` on, as they come, until no more will come or the time is over."""
+def follow(look: Callable[[], Output], offset: int, restarts: int) -> Iterator[bytes]:
+    """The bytes of one beginning from `offset` on, as they come, until no more will come or the time is over."""
     deadline = time.monotonic() + FOLLOW
     while True:
         try:
             found = look()
         except NotFound:
+            return
+        if found.restarts != restarts:
             return
         if found.size > offset:
             with open(found.path, "rb") as file:

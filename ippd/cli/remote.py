@@ -120,7 +120,8 @@ def _text(value: Any) -> str:
 def log(call: Call) -> None:
     """Print what an experiment prints; at a terminal without what would be a command to it."""
     stream = "stderr" if call.arguments.stderr else "stdout"
-    pieces = _client(call).log(call.arguments.id, stream, call.arguments.follow)
+    id = call.arguments.id
+    pieces = _client(call).log(id, stream, call.arguments.follow, lambda: print(f"ippd: experiment {id} is begun again", file=sys.stderr))
     if sys.stdout.isatty():
         for text in _harmless(pieces):
             print(text, end="", flush=True)

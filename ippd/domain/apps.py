@@ -155,17 +155,15 @@ class Apps:
 
         Raises Invalid with a sentence per field.
         """
-        if "app" not in facts:
-            return
-        app = self.find(facts["app"])
-        if app is None:
-            return
-        if app.fields is not None:
+        # No word of a command can hold one; whatever has no form would be cut there, or lose it.
+        wrong = {name: ["this may not hold a NUL character"] for name, text in params.items() if "\0" in text}
+        app = self.find(facts["app"]) if "app" in facts else None
+        if app is not None and app.fields is not None:
             texts = dict(params) | {word: facts[name] for word, name in FACTS.items() if word in app.fields and name in facts}
-            wrong = (wrong_at_end if whole else wrong_so_far)(app.fields, texts, counts)
-        elif app.backend is not None:
+            wrong |= (wrong_at_end if whole else wrong_so_far)(app.fields, texts, counts)
+        elif app is not None and app.backend is not None:
             needed = set(app.backend.files)
-            wrong = {name: ["this must be a file"] for name in needed & set(params) if params[name]}
+            wrong |= {name: ["this must be a file"] for name in needed & set(params) if params[name]}
         if wrong:
             raise Invalid(fields=wrong)
 

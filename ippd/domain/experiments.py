@@ -4,16 +4,17 @@ import functools
 import json
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ippd import fields
 from ippd.blobs import Batch
+from ippd.domain.leases import IN_HAND
 from ippd.domain.runs import check_priority
 from ippd.domain.states import STATES, move
 from ippd.domain.submission import Part, safe_name, unique_name
 from ippd.errors import Conflict, Invalid, NotFound, TooLarge
-from ippd.permissions import ANY, Actor, permits
+from ippd.permissions import ANY, TAKEN, Actor, permits
 from ippd.store import Names, Row
 
 if TYPE_CHECKING:
@@ -127,15 +128,14 @@ class Experiments:
             core.limits.check_params(draft.params)
             with self._store.write():
                 core.limits.check(actor.user, limits, sum(blob.bytes for _, _, blob in draft.files))
-                parents = self._parents(actor, run["parents"])
+                parents = self.parents(actor, run["parents"])
                 spec = draft.spec() | {name: run[name] for name in ("time_limit", "restarts") if run[name] is not None}
-                id = self.insert(actor.user, facts, spec, draft.files, check_priority(actor, run["priority"]))
-                for parent in parents:
-                    self._store.insert("parents", experiment_id=id, parent_id=parent)
+                id = self.insert(actor.user, facts, spec, draft.files, check_priority(actor, run["priority"]), parents)
             batch.keep()
         return {"id": id, "status": "submitted"}
 
-    def _parents(self, actor: Actor, words: str) -> list[int]:
+    @permits("experiment.submit")
+    def parents(self, actor: Actor, words: str) -> Sequence[int]:
         """The ids of one's own experiments that must have ended first. Raises Invalid."""
         ids = sorted({fields.whole_number(word, "parents") for word in words.replace(",", " ").split()})
         for id in ids:
@@ -143,7 +143,9 @@ class Experiments:
                 raise Invalid(fields={"parents": [f"there is no experiment {id}"]})
         return ids
 
-    def insert(self, user: int, facts: Row, spec: Row, files: Iterable[tuple[str, str, Any]], priority: int = 0) -> int:
+    def insert(
+        self, user: int, facts: Row, spec: Row, files: Iterable[tuple[str, str, Any]], priority: int = 0, parents: Sequence[int] = ()
+    ) -> int:
         """Write the rows of a new experiment (inside a transaction); `files` are (field, name, blob). Returns its id."""
         now = self._core.clock()
         id = self._store.insert(
@@ -160,6 +162,8 @@ class Experiments:
         )
         for field, name, blob in files:
             self._core.files.insert(user, id, "input", field, name, blob)
+        for parent in parents:
+            self._store.insert("parents", experiment_id=id, parent_id=parent)
         return id
 
     @permits("experiment.list")
@@ -206,9 +210,10 @@ class Experiments:
         return _experiment(lines[0])
 
     def _visible(self, actor: Actor, permission: str) -> tuple[str, Row]:
-        if actor.scope(permission) == ANY:
-            return "1 = 1", {}
-        return "e.user_id = :user", {"user": actor.user}
+        scope = actor.scope(permission)
+        if scope == TAKEN:
+            return IN_HAND, {"claim": actor.claim, "name": actor.name}
+        return ("1 = 1", {}) if scope == ANY else ("e.user_id = :user", {"user": actor.user})
 
     def _lines(self, where: str, **values: Any) -> Names:
         text: str | None = self._store.value(_PAGE.format(_LINE, where), **values)
@@ -224,8 +229,9 @@ class Experiments:
         with self._store.write():
             before = self.get(actor, id)
             row = move(self._core, id, "cancelled", wanted=None)
-        held = False if row["claim"] else None
-        return {"status": "cancelled", "was": before["status"], "gone": True if before["status"] == "submitted" else held}
+        # No script has what is suspended: one that has no claim was held while it waited.
+        waited = before["status"] == "submitted" or (before["status"] == "suspended" and not row["claim"])
+        return {"status": "cancelled", "was": before["status"], "gone": waited or (False if row["claim"] else None)}
 
     @permits("experiment.read")
     def gone(self, actor: Actor, id: int) -> bool:
@@ -235,14 +241,9 @@ class Experiments:
 
     @permits("experiment.fail")
     def fail(
-        self,
-        actor: Actor,
-        id: int,
-        exit_code: str | int | None = None,
-        message: str | None = None,
-        claim: str | None = None,
-        usage: Row | None = None,
-    ) -> None:
+        self, actor: Actor, id: int, exit_code: str | int | None = None, message: str | None = None,
+        claim: str | None = None, usage: Row | None = None,
+    ) -> None:  # fmt: skip
         """A script or worker says that an experiment failed; its owner is told. Saying it again changes nothing.
 
         Raises Invalid, Conflict when it has ended otherwise or the `claim` is over, NotFound.
@@ -252,7 +253,7 @@ class Experiments:
         with self._store.write() as store:
             if store.value("SELECT status FROM experiments WHERE id = :id", id=id) == "failed":
                 return
-            self._core.leases.fence(id, claim)
+            self._core.leases.fence(actor, id, claim)
             self.end_as_failed(id, failure["exit_code"], failure["message"], **used)
 
     def end_as_failed(self, id: int, exit_code: int | None, message: str | None, **columns: Any) -> None:

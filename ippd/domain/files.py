@@ -12,7 +12,7 @@ from ippd.blobs import Blob
 from ippd.domain.states import ENDED, MOVES, move
 from ippd.domain.submission import Part, safe_name, unique_name
 from ippd.errors import Conflict, Invalid, NotFound
-from ippd.permissions import ANY, Actor, permits
+from ippd.permissions import Actor, permits
 from ippd.store import Row
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Files:
     def inputs(self, actor: Actor, experiment: int) -> list[Stored]:
         """The input files, in the order of the submission. For a script this acknowledges its claim. Raises NotFound."""
         self._core.experiments.get(actor, experiment)
-        if actor.scope("experiment.run") == ANY:
+        if actor.scope("experiment.run"):
             self._core.queue.acknowledge(experiment)
         sql = "SELECT * FROM files WHERE experiment_id = :experiment AND kind = 'input' ORDER BY id"
         return [self._stored(row) for row in self._store.all(sql, experiment=experiment)]
@@ -89,7 +89,6 @@ class Files:
         """
         core = self._core
         owner = self._owner(experiment)
-        core.queue.acknowledge(experiment)
         core.blobs.check_room(announced or 0)
         with core.blobs.batch() as batch:
             names: set[str] = set()
@@ -98,18 +97,23 @@ class Files:
             for part in parts:
                 if part.kind == "param" and part.name in told:
                     told[part.name] = str(part.value)
-                    core.leases.fence(experiment, told["claim"])
                 elif part.kind == "file" and part.filename and not isinstance(part.value, str):
+                    self._acknowledge(actor, experiment, told["claim"])  # before the bytes have come
                     blob = batch.write(owner, part.value)
                     results.append((part.name, unique_name(safe_name(part.filename), names), blob))
+            self._acknowledge(actor, experiment, told["claim"])
             if not results:
                 raise Invalid("there is no file in this form: nothing was stored")
             with self._store.write():
-                core.leases.fence(experiment, told["claim"])
+                core.leases.fence(actor, experiment, told["claim"])
                 replaced = self._record(experiment, owner, results, told)
             batch.keep()
         for path in replaced:
             core.blobs.remove(path)
+
+    def _acknowledge(self, actor: Actor, experiment: int, claim: str | None) -> None:
+        self._core.leases.fence(actor, experiment, claim)
+        self._core.queue.acknowledge(experiment)
 
     def _owner(self, experiment: int) -> int:
         row = self._store.one("SELECT user_id, status FROM experiments WHERE id = :id", id=experiment)
@@ -155,7 +159,7 @@ def _ending(told: dict[str, Any]) -> Row:
         return {}
     try:
         usage = json.loads(told["usage"] or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Invalid(fields={"usage": ["this is not JSON"]}) from None
     used = fields.check(fields.Usage, usage if isinstance(usage, dict) else {})
     return {"exit_code": fields.integer(told["exit_code"], "exit_code", -1000, 1000), "usage": json.dumps(used)}

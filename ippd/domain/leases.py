@@ -10,13 +10,18 @@ from ippd.domain.apps import as_json
 from ippd.domain.states import move
 from ippd.domain.turns import next_ones
 from ippd.errors import Conflict, Invalid, NotFound
-from ippd.permissions import Actor, permits
+from ippd.permissions import ANY, Actor, permits
 from ippd.store import Row, Rows
 
 if TYPE_CHECKING:
     from ippd.core import Core
 
 HELD = ("queued", "running", "suspended")
+# What an actor whose scope is TAKEN has in hand. Who claims without a claim's token (a script) is known by its account.
+IN_HAND = (
+    f"e.status IN {HELD} "
+    "AND CASE WHEN e.claim IS NULL THEN :claim IS NULL AND e.claimed_by = :name ELSE e.claim = :claim END"
+)
 SOME = 500  # ids of one statement
 DEAF = 120.0  # seconds between two looks for silent workers after which nobody has listened: the daemon was off, or the clock jumped
 WORDS = 200  # hosts or apps that a worker may name
@@ -74,15 +79,23 @@ class Leases:
             "time_limit": min((t for t in (spec.get("time_limit"), backend["time_limit"]) if t), default=None),
         }
 
-    def fence(self, id: int, claim: str | None) -> None:
-        """Refuse a caller whose claim is over. Who names none (a script, an operator) is not asked. Raises Conflict, NotFound."""
-        if claim is None:
+    @permits("experiment.run")
+    def fence(self, actor: Actor, id: int, claim: str | None, states: Sequence[str] = HELD) -> None:
+        """Refuse a caller whose claim is over. Who names none (a script, an operator) is not asked, unless it may touch only what it has
+        taken: that must be in one of `states`, and what was claimed without a token must have been so by its account.
+
+        Raises Conflict, NotFound.
+        """
+        trusted = actor.scope("experiment.run") == ANY
+        if claim is None and trusted:
             return
-        row = self._store.one("SELECT claim FROM experiments WHERE id = :id", id=id)
+        row = self._store.one("SELECT status, claim, claimed_by FROM experiments WHERE id = :id", id=id)
         if row is None:
             raise NotFound(f"there is no experiment {id}")
-        if row["claim"] != claim:
+        if row["claim"] != claim or (claim is None and row["claimed_by"] != actor.name):
             raise Conflict(f"experiment {id} is in other hands now")
+        if not trusted and row["status"] not in states:
+            raise Conflict(f"experiment {id} is {row['status']}")
 
     @permits("experiment.run")
     def heartbeat(self, actor: Actor, claims: Mapping[int, str]) -> dict[int, str]:
@@ -110,19 +123,23 @@ class Leases:
 
     @permits("experiment.run")
     def stopped(self, actor: Actor, id: int, claim: str) -> None:
-        """The job of an experiment that was cancelled is gone. Raises Conflict, NotFound."""
+        """The job of an experiment that was cancelled is gone. Raises Conflict (also when it was not), NotFound."""
         with self._store.write() as store:
-            self.fence(id, claim)
+            self.fence(actor, id, claim, ("cancelled",))
+            status = store.value("SELECT status FROM experiments WHERE id = :id", id=id)
+            if status != "cancelled":  # without its claim it would be nobody's, and never be taken back
+                raise Conflict(f"experiment {id} is {status}")
             store.execute("UPDATE experiments SET stopped_at = :now, claim = NULL WHERE id = :id", now=self._core.clock(), id=id)
 
     @permits("experiment.run")
     def give_back(self, actor: Actor, id: int, claim: str | None = None, message: str = "") -> str:
-        """The job was lost through no fault of its own (its node failed): begin again, or fail when that was often enough.
+        """The job was lost through no fault of its own (its node failed): begin again, or fail when that was often enough. What its owner
+        holds is held still.
 
         Returns the new state. Raises Conflict, NotFound.
         """
         with self._store.write() as store:
-            self.fence(id, claim)
+            self.fence(actor, id, claim)
             row = store.one("SELECT * FROM experiments WHERE id = :id", id=id)
             if row is None:
                 raise NotFound(f"there is no experiment {id}")
@@ -170,7 +187,10 @@ class Leases:
             return "failed"
         restarts = row["restarts"] + int(count)
         move(self._core, row["id"], "submitted", claim=None, lease=None, claimed_by=None, wanted=None, restarts=restarts, message=message)
-        return "submitted"
+        if (row["wanted"] or row["status"]) != "suspended":
+            return "submitted"
+        move(self._core, row["id"], "suspended")  # its owner holds it: it waits until it may go on
+        return "suspended"
 
     def allowed(self, row: Row) -> int:
         """How often an experiment may be begun again: its own policy, else that of its app, else the setting `queue.restarts`."""

@@ -4,6 +4,7 @@ import fcntl
 import os
 import re
 from collections.abc import Iterable
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,11 +23,12 @@ SOME = 500
 
 
 class Output(NamedTuple):
-    """Where the text lies, its size in bytes now, and whether no more will come."""
+    """Where the text lies, its size in bytes now, whether no more will come, and how often its experiment was begun before."""
 
     path: Path
     size: int
     ended: bool
+    restarts: int
 
 
 class Outputs:
@@ -41,13 +43,13 @@ class Outputs:
         """Where they lie."""
         return self._core.blobs.folder / "logs"
 
-    def _path(self, id: int, stream: str) -> tuple[Path, str, str | None]:
+    def _path(self, id: int, stream: str) -> tuple[Path, str, int]:
         if stream not in STREAMS:
             raise Invalid(fields={"stream": [f"this must be one of {', '.join(STREAMS)}"]})
-        row = self._store.one("SELECT uuid, restarts, status, claim FROM experiments WHERE id = :id", id=id)
+        row = self._store.one("SELECT uuid, restarts, status FROM experiments WHERE id = :id", id=id)
         if row is None:
             raise NotFound(f"there is no experiment {id}")
-        return self.folder / f"{row['uuid']}-{row['restarts']}.{stream}", row["status"], row["claim"]
+        return self.folder / f"{row['uuid']}-{row['restarts']}.{stream}", row["status"], row["restarts"]
 
     @permits("experiment.run")
     def append(self, actor: Actor, id: int, stream: str, offset: int, chunks: Iterable[bytes], claim: str | None = None) -> int:
@@ -55,37 +57,46 @@ class Outputs:
         sending twice does no harm. Past `limits.log_bytes` the rest is dropped. Raises Conflict when bytes before `offset` are missing,
         NoSpace when the disk is full.
         """
-        path, _, holder = self._path(id, stream)
-        if claim is not None and holder != claim:
-            raise Conflict(f"experiment {id} is in other hands now")
+        path, _, _ = self._path(id, stream)
+        self._core.leases.fence(actor, id, claim)
         fields.integer(offset, "offset", 0, 2**53)
         self.folder.mkdir(mode=0o700, exist_ok=True)
         with full_disk_told(), open(path, "ab", buffering=0, opener=private) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            size = self._add(file, offset, b"")
+            for chunk in chunks:
+                size, offset = self._add(file, offset, chunk), offset + len(chunk)
+            return max(size, offset)
+
+    def _add(self, file: FileIO, offset: int, chunk: bytes) -> int:
+        """Write what is new of a chunk; returns the size of the file in bytes after it.
+
+        Locked for this one write only: what comes next may be long in coming, and others who write here must not wait for that.
+        """
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
             size = os.fstat(file.fileno()).st_size
             most = self._core.settings["limits.log_bytes"]
             if offset > size and size < most:
                 raise Conflict(f"the bytes from {size} to {offset} are missing")
-            for chunk in chunks:
-                new = chunk[max(0, size - offset) : max(0, most - offset)]
-                offset += len(chunk)
-                if new:
-                    self._core.blobs.check_room(len(new))
-                    write_all(file, new)
-                    size += len(new)
-            return max(size, offset)
+            new = chunk[max(0, size - offset) : max(0, most - offset)]
+            if new:
+                self._core.blobs.check_room(len(new))
+                write_all(file, new)
+            return size + len(new)
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
 
     @permits("experiment.read")
     def open(self, actor: Actor, id: int, stream: str = "stdout") -> Output:
         """Where the text of an experiment lies. Raises NotFound (also for somebody else's, and when there is none), Invalid."""
         self._core.experiments.get(actor, id)
-        path, status, _ = self._path(id, stream)
+        path, status, restarts = self._path(id, stream)
         try:
-            return Output(path, path.stat().st_size, status in ENDED)
+            return Output(path, path.stat().st_size, status in ENDED, restarts)
         except FileNotFoundError:
             if status in ENDED:
                 raise NotFound(f"experiment {id} has printed nothing that was kept") from None
-            return Output(path, 0, False)
+            return Output(path, 0, False, restarts)
 
     def remove(self, uuid: str) -> None:
         """Remove all that an experiment has printed."""

@@ -56,9 +56,10 @@ class Queue:
             )
 
     @permits("experiment.run")
-    def heartbeat(self, actor: Actor, id: int) -> None:
-        """The holder of a claim is alive. Raises Conflict when the experiment has ended (so: stop), NotFound."""
+    def heartbeat(self, actor: Actor, id: int, claim: str | None = None) -> None:
+        """The holder of a claim is alive. Raises Conflict when the experiment has ended (so: stop) or the `claim` is over, NotFound."""
         with self._store.write() as store:
+            self._core.leases.fence(actor, id, claim)
             status = store.value("SELECT status FROM experiments WHERE id = :id", id=id)
             if status is None:
                 raise NotFound(f"there is no experiment {id}")
@@ -73,7 +74,7 @@ class Queue:
         worker is over, NotFound.
         """
         with self._store.write() as store:
-            self._core.leases.fence(id, claim)
+            self._core.leases.fence(actor, id, claim)
             if store.value("SELECT status FROM experiments WHERE id = :id", id=id) == "running":
                 return
             self.acknowledge(id)

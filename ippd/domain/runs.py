@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ippd import fields
@@ -59,7 +60,7 @@ class Runs:
     def suspended(self, actor: Actor, id: int, claim: str) -> None:
         """The worker has held the job. Saying it again changes nothing. Raises Conflict, NotFound."""
         with self._store.write() as store:
-            self._core.leases.fence(id, claim)
+            self._core.leases.fence(actor, id, claim)
             if store.value("SELECT status FROM experiments WHERE id = :id", id=id) != "suspended":
                 move(self._core, id, "suspended")
 
@@ -67,7 +68,7 @@ class Runs:
     def unable(self, actor: Actor, id: int, claim: str, message: str) -> None:
         """The engine refuses what the owner wants: the experiment stays as it is, and its message says why. Raises Conflict, NotFound."""
         with self._store.write() as store:
-            self._core.leases.fence(id, claim)
+            self._core.leases.fence(actor, id, claim)
             sentence = fields.one_line(message)
             store.execute("UPDATE experiments SET wanted = NULL, message = :message WHERE id = :id", message=sentence, id=id)
 
@@ -79,8 +80,9 @@ class Runs:
         self._store.execute("UPDATE experiments SET priority = :priority WHERE id = :id", priority=priority, id=id)
 
     @permits("experiment.submit")
-    def relaunch(self, actor: Actor, id: int, params: Mapping[str, str]) -> Row:
-        """A new experiment with the inputs of an old one of one's own; `params` replace or add to the old ones. Returns id and status.
+    def relaunch(self, actor: Actor, id: int, params: Mapping[str, str], facts: Mapping[str, str] = MappingProxyType({})) -> Row:
+        """A new experiment with the inputs of an old one of one's own; `params` replace or add to the old ones, `facts` (but for the app)
+        replace the old ones. Returns id and status.
 
         The bytes are shared with the old one but count for the quota, as either may be removed. Raises Conflict when the inputs are gone,
         and what `submit` raises.
@@ -96,21 +98,30 @@ class Runs:
         if wrong := set(params) & set(spec["files"]):
             raise Invalid(fields={name: ["this is a file: it stays as it was"] for name in wrong})
         spec["params"] |= params
+        asked, run = self._facts(actor, old, facts)
+        spec |= {name: run[name] for name in ("time_limit", "restarts") if run[name] is not None}
+        priority = run["priority"] if "priority" in facts else min(0, row["priority"])
         core.limits.check_params(spec["params"])
         limits = core.limits.of(actor.user)
-        core.apps.check(_facts(old), spec["params"], {name: len(names) for name, names in spec["files"].items()}, whole=True)
+        core.apps.check(asked, spec["params"], {name: len(names) for name, names in spec["files"].items()}, whole=True)
         with core.blobs.batch() as batch:
             blobs = [batch.link(actor.user, file["path"], file["bytes"], file["sha256"]) for file in files]
             with self._store.write():
                 core.limits.check(actor.user, limits, sum(file["bytes"] for file in files))
                 inputs = [(file["field"], file["name"], blob) for file, blob in zip(files, blobs, strict=True)]
-                new = core.experiments.insert(actor.user, _facts(old), spec, inputs, min(0, row["priority"]))
+                parents = core.experiments.parents(actor, run["parents"])
+                new = core.experiments.insert(actor.user, asked, spec, inputs, priority, parents)
             batch.keep()
         return {"id": new, "status": "submitted"}
 
-
-def _facts(old: Row) -> Row:
-    return {name: old[name] for name in ("app", "name", "description", "label", "host")}
+    def _facts(self, actor: Actor, old: Row, facts: Mapping[str, str]) -> tuple[Row, Row]:
+        """The facts of an experiment with some that shall be others, and how it is to be run. Raises Invalid."""
+        kept = {name: old[name] for name in ("app", "name", "description", "label", "host")}
+        if facts.get("app", old["app"]) != old["app"]:
+            raise Invalid(fields={"app": ["this stays as it was: for another app, submit a new experiment"]})
+        run = fields.check(fields.Run, facts)
+        check_priority(actor, run["priority"])
+        return (fields.check(fields.Experiment, kept | dict(facts)) if facts else kept), run
 
 
 def check_priority(actor: Actor, priority: int) -> int:

@@ -146,8 +146,20 @@ class Request:
         return held.value if held is not None and isinstance(held.value, str) else None
 
     def slow(self) -> contextlib.AbstractContextManager[Any]:
-        """While inside, this request waits for something (a password hash): others get a thread in its place."""
-        return self.environ.get("ippd.slow", contextlib.nullcontext)()
+        """While inside, this request waits for something: others get a thread in its place."""
+        return self._slow()
+
+    def hashing(self) -> contextlib.AbstractContextManager[Any]:
+        """The same for the time of a password hash. Its form has been read before: who sends one slowly takes no place of these."""
+        return self._slow("log-ins")
+
+    def following(self, who: str, most: int) -> None:
+        """What this request answers comes over a long time: `who` may have at most so many of these at once, beside transfers."""
+        self._slow("followers of logs", who, most)
+
+    def _slow(self, *kind: Any) -> contextlib.AbstractContextManager[Any]:
+        slow = self.environ.get("ippd.slow")
+        return slow(*kind) if slow else contextlib.nullcontext()
 
     @once
     def _incoming(self) -> Iterator[Part]:

@@ -111,6 +111,12 @@ class Connection:
             return Fault(408, "The body of the request took too long to arrive.")
         return None
 
+    def left(self) -> bool:
+        """Whether the client has closed its side, or all of it."""
+        poll = select.poll()
+        poll.register(self.fd, select.POLLRDHUP)
+        return bool(poll.poll(0))
+
     def abort(self) -> None:
         """Let the client see that this was not the end, and wake a thread that waits for it."""
         with suppress(OSError):

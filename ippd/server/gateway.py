@@ -22,7 +22,7 @@ class Gateway(Gateway_10):
         environ["ippd.listener"] = request.server.name
         environ["ippd.peer_uid"] = connection.uid
         environ["ippd.request_id"] = request.id
-        environ["ippd.slow"] = lambda: request.slow
+        environ["ippd.slow"] = request.slow.of
         return environ
 
     def respond(self) -> None:
@@ -73,11 +73,14 @@ class Gateway(Gateway_10):
             request.write(chunk)
 
     def _stream(self, answer: Iterable[bytes]) -> None:
-        """Send each piece as it comes, so that the first byte goes out at once and the memory stays flat."""
+        """Send each piece as it comes, so that the first byte goes out at once and the memory stays flat.
+
+        An empty one says that the app has nothing yet: the head is sent all the same, and a client that has gone is noticed.
+        """
         with self.req.slow:
             for chunk in answer:
                 self.write(chunk)
-                if self.req.sent_headers:
-                    if self.req.bodyless:
-                        return
-                    self.req.output.push()
+                self.req.ensure_headers_sent()
+                if self.req.bodyless:
+                    return
+                self.req.output.push()

@@ -30,8 +30,12 @@ class Output:
         return taken
 
     def push(self) -> None:
-        """Send what is kept, and wait for the client. Raises TimeoutError when it takes too little, ConnectionError."""
+        """Send what is kept, and wait for the client. Raises TimeoutError when it takes too little, ConnectionError when it has gone (also
+        when there is nothing to send).
+        """
         data, self.pushed = self.take(), True
+        if not data and self._connection.left():
+            raise ConnectionResetError("the client has gone")
         if self._pace is None:
             self._pace = Pace(self._connection.limits.body_rate, self._connection.limits.body_grace)
         self._connection.sock.settimeout(self._pace.grace)

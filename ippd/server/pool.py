@@ -5,7 +5,7 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ippd.errors import Unavailable
 
@@ -15,9 +15,19 @@ RETRY_AFTER = 5.0  # seconds
 log = logging.getLogger(__name__)
 
 
+class Place(NamedTuple):
+    """What a thread waits for, whom it serves (empty: one without a limit of its own), and how many places that one may have (None: as
+    many as any address)."""
+
+    kind: str = "transfers"
+    client: str = ""
+    most: int | None = None
+
+
 class Pool:
     """`threads` threads take jobs; whoever says that it waits is replaced meanwhile, at most `slow_threads` times, and at most
-    `most_of_one` times for one client: nobody keeps the others from theirs.
+    `most_of_one` times for one client: nobody keeps the others from theirs. Each kind of waiting is counted for itself: transfers take no
+    place from log-ins.
 
     A thread more than needed costs (they fight for the interpreter), so surplus ones take no jobs: they wait aside to
     be used again, and end after a while.
@@ -28,8 +38,9 @@ class Pool:
         self._jobs: queue.SimpleQueue = queue.SimpleQueue()
         self._calls: queue.SimpleQueue = queue.SimpleQueue()  # one entry for each thread that is called back
         self._lock = threading.Lock()
-        self._working = self._slow = self._aside = 0
-        self._slow_of: Counter[str] = Counter()
+        self._working = self._aside = 0
+        self._slow: Counter[str] = Counter()  # by kind
+        self._slow_of: Counter[tuple[str, str]] = Counter()  # by kind and client
         self._stopped = False
 
     def start(self) -> None:
@@ -42,18 +53,17 @@ class Pool:
         """Let a thread handle the job as soon as one is free."""
         self._jobs.put(job)
 
-    def begin_slow(self, client: str = "") -> None:
-        """The calling thread will wait: put another in its place. `client` is whom it serves, empty for one without a limit of its own.
-
-        Raises Unavailable when too many wait already.
-        """
+    def begin_slow(self, place: Place) -> None:
+        """The calling thread will wait: put another in its place. Raises Unavailable when too many wait already."""
+        kind, client, most = place
         with self._lock:
-            if self._slow >= self._most_slow:
-                raise Unavailable("Too many transfers are under way. Please try again soon.", RETRY_AFTER)
-            if client and self._slow_of[client] >= self._most_of_one:
-                raise Unavailable("Too many transfers of your address are under way. Please try again soon.", RETRY_AFTER)
-            self._slow += 1
-            self._slow_of[client] += 1
+            if self._slow[kind] >= self._most_slow:
+                raise Unavailable(f"Too many {kind} are under way. Please try again soon.", RETRY_AFTER)
+            if client and self._slow_of[kind, client] >= (self._most_of_one if most is None else most):
+                whose = "your address" if most is None else "yours"
+                raise Unavailable(f"Too many {kind} of {whose} are under way. Please try again soon.", RETRY_AFTER)
+            self._slow[kind] += 1
+            self._slow_of[kind, client] += 1
             if self._working > self._threads:  # this one was a surplus thread
                 self._working -= 1
                 return
@@ -65,26 +75,26 @@ class Pool:
             self._start_thread()
         except RuntimeError:
             with self._lock:
-                self._forget_slow(client)
+                self._forget_slow(place)
             raise Unavailable("The service has no thread left. Please try again soon.", RETRY_AFTER) from None
 
-    def end_slow(self, client: str = "") -> None:
+    def end_slow(self, place: Place) -> None:
         """The calling thread waits no longer."""
         with self._lock:
-            self._forget_slow(client)
+            self._forget_slow(place)
             self._working += 1
 
-    def _forget_slow(self, client: str) -> None:
-        self._slow -= 1
-        self._slow_of[client] -= 1
-        if not self._slow_of[client]:
-            del self._slow_of[client]
+    def _forget_slow(self, place: Place) -> None:
+        self._slow[place.kind] -= 1
+        self._slow_of[place[:2]] -= 1
+        if not self._slow_of[place[:2]]:
+            del self._slow_of[place[:2]]
 
     def stop(self) -> None:
         """Let the threads end, each after what it is doing."""
         with self._lock:
             self._stopped = True
-            working, aside = self._working + self._slow, self._aside
+            working, aside = self._working + self._slow.total(), self._aside
         for _ in range(working):
             self._jobs.put(None)
         for _ in range(aside):
@@ -125,16 +135,24 @@ class Slow:
     """A request that waits, as a context manager; inside another one of the same request it does nothing more."""
 
     def __init__(self, pool: Pool, client: str = "") -> None:
-        self._pool, self._client, self._depth = pool, client, 0
+        self._pool, self._depth = pool, 0
+        self._usual = self._place = Place(client=client)
+
+    def of(self, kind: str | None = None, client: str | None = None, most: int | None = None) -> "Slow":
+        """The same, counted as another kind of waiting, or for another client, when it is entered for the first time."""
+        if not self._depth:
+            self._place = Place(kind or self._usual.kind, self._usual.client if client is None else client, most)
+        return self
 
     def __enter__(self) -> "Slow":
         """Raises Unavailable when too many requests wait already."""
         if not self._depth:
-            self._pool.begin_slow(self._client)
+            self._pool.begin_slow(self._place)
         self._depth += 1
         return self
 
     def __exit__(self, *_: object) -> None:
         self._depth -= 1
         if not self._depth:
-            self._pool.end_slow(self._client)
+            self._pool.end_slow(self._place)
+            self._place = self._usual

@@ -22,7 +22,7 @@ def bring(server: Server, entry: Entry) -> bool:
         path = entry.path("work") / "inputs" / name
         if _is_whole(path, file):
             continue
-        server.download(f"/experiments/{entry.id}/file", path, path=name)
+        server.download(f"/experiments/{entry.id}/file", path, path=name, claim=entry.claim)
         if not _is_whole(path, file):
             path.unlink()
             entry.tries += 1
