@@ -1,5 +1,7 @@
 """App definitions: what a file of the apps folder says, checked and brought into one shape. Nothing here touches a disk."""
 
+import json
+import math
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +14,7 @@ from ippd.fields import WORD
 KINDS = ("string", "integer", "float", "select", "attachment")
 PUBLIC = {"appkey": "appKey", "label": "label", "description": "description", "fieldgroups": "fieldGroups"}
 HIDDEN = ("validator", "starter")  # programs of the server: nobody outside needs their paths
+DEEPEST = 64  # levels of a file: what is read near the interpreter's own limit cannot be written into an answer
 ENGINE_WORDS = {"gridengine": "sgejobresources", "slurm": "slurmjobresources"}
 # time_specifier of sge_types(1): a number of seconds as C writes it, or hours:minutes:seconds, each of which may be left out.
 SGE_TIME = re.compile(r"\b[hs]_rt=([^\s,]*)")
@@ -49,6 +52,27 @@ class Backend:
     gpus: int
     outputs: tuple[str, ...]
     restarts: int | None
+
+
+def parsed(data: bytes) -> Any:
+    """The JSON of a file. Raises ValueError (RecursionError), also for what no answer could hold: NaN, Infinity, 1e999, endless nesting."""
+    content = json.loads(data.decode("utf-8-sig"), parse_constant=_number, parse_float=_number)
+    if _is_deeper(content, DEEPEST):
+        raise ValueError(f"this has more than {DEEPEST} levels")
+    return content
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no number that JSON can hold")
+    return number
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    return not levels or any(_is_deeper(item, levels - 1) for item in (value.values() if isinstance(value, dict) else value))
 
 
 def entries(name: str, content: Any) -> Iterator[tuple[str, dict[str, Any]]]:

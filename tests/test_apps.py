@@ -155,6 +155,9 @@ def test_a_time_that_grid_engine_would_not_take_is_refused(words):
         ("kind.json", '{"appKey": "k", "fieldGroups": {"g": {"fields": {"f": {"type": "colour"}}}}}', "'colour'"),
         ("range.json", '{"appKey": "k", "fieldGroups": {"g": {"fields": {"f": {"type": "float", "min": 3, "max": 1}}}}}', "more than max"),
         ("choices.json", '{"appKey": "k", "fieldGroups": {"g": {"fields": {"f": {"type": "select"}}}}}', "without choices"),
+        ("nan.json", '{"appKey": "k", "fieldGroups": {"g": {"fields": {"f": {"type": "float", "def": NaN}}}}}', "NaN is no number"),
+        ("huge.json", '{"Executable": "x", "note": 1e999}', "1e999 is no number"),
+        ("levels.json", '{"Executable": "x", "note": ' + "[" * 64 + "]" * 64 + "}", "more than 64 levels"),
         ("deep.json", "[" * 100000, "recursion"),
     ],
 )
