@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ippd.definitions import Backend, Field, check_category, entries, is_categories, key_of, parse_backend, parse_form, parsed
+from ippd.definitions import Backend, Field, entries, is_categories, key_of, parse_backend, parse_category, parse_form, parsed
 from ippd.errors import Invalid, NotFound
 from ippd.permissions import Actor, permits
 from ippd.store import Row, Rows
@@ -66,8 +66,7 @@ class Folder:
         if is_categories(content):
             for key, category in content.items():
                 try:
-                    check_category(category)
-                    self.categories[key] = category
+                    self.categories[key] = parse_category(category)
                 except ValueError as error:
                     self.problems.append(Problem(f"{name}: {key}", str(error)))
             return
