@@ -152,6 +152,9 @@ COMMANDS: tuple[Command, ...] = (
     Command("release key", "Make a key that releases are signed with, and print the public half for update.key.", update.key, (
         argument("file", metavar="FILE", help="Where the secret half goes; it must not be there yet."),
     )),
+    Command("release public", "Print the public half of a key that is there, for update.key.", update.public, (
+        argument("file", metavar="FILE", help="The secret key of ippd release key."),
+    )),
     Command("release sign", "Sign a release: write FILE.sig.", update.sign, (
         argument("file", metavar="FILE", help="The program, or the archive of a frontend."),
         argument("version", metavar="VERSION", help="Its version."),
