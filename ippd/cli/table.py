@@ -171,7 +171,8 @@ COMMANDS: tuple[Command, ...] = (
         argument("--wait", metavar="SECONDS", type=float, default=0.0, help="Ask again until then."),
     )),
     Command("manual", "Print a page of the manual (man -l shows it), or the completion for bash.", _manual, (
-        argument("page", metavar="PAGE", choices=tuple(manual.PAGES), help=f"One of {', '.join(manual.PAGES)}."),
+        argument("page", metavar="PAGE", type=manual.with_section, choices=tuple(manual.PAGES),
+                 help=f"One of {', '.join(manual.PAGES)}; the number of a section may be left out."),
     )),
     Command("version", "Print the version.", service.version),
 )
