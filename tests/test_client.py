@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -131,6 +132,29 @@ def test_a_wrong_password_is_told(ippd, portal, tmp_path):
     words = ("login", "ada@example.org", "--server", ippd.url, "--ca", ippd.authority)
     status, _, errors = ippd(*words, "--password-file", tmp_path / "password")
     assert status == 1 and "password" in errors and not token_file().exists()
+
+
+def test_a_second_login_had_forgotten_the_authority(ippd, ada, tmp_path, monkeypatch):
+    """Bad input: none; the second login names neither portal nor certificate, and the third a certificate from where it stands."""
+    words = ("login", "ada@example.org", "--password-file", tmp_path / "password")
+    assert ippd(*words) == (0, f"logged in at {ippd.url}; the token is in {token_file()}\n", "") and ippd("list")[0] == 0
+    assert ippd(*words, "--server", f"{ippd.url}/")[0] == 0 and remembered()["authority"] == ippd.authority
+    monkeypatch.chdir(Path(ippd.authority).parent)
+    assert ippd(*words, "--ca", Path(ippd.authority).name)[0] == 0 and remembered()["authority"] == ippd.authority
+    status, _, errors = ippd(*words, "--server", ippd.url.replace("localhost", "127.0.0.1"))
+    assert status == 1 and "self-signed certificate" in errors, "it was given for another portal"
+
+
+@pytest.mark.parametrize(("words", "sentence"), [
+    (("http://portal.example.org",), "http://portal.example.org is not an https:// address"),
+    (("portal.example.org",), "portal.example.org is not an https:// address"),
+    (("https://portal.example.org", "--ca", "/no/such"), "/no/such: No such file or directory"),
+    (("https://portal.example.org", "--ca", "/etc/passwd"), "/etc/passwd holds no certificate (PEM)"),
+])
+def test_a_password_was_asked_for_before_what_is_wrong_was_told(ippd, words, sentence):
+    """Bad input: an address without TLS, one without a scheme, certificates that are none; and no password to read."""
+    status, _, errors = ippd("login", "ada@example.org", "--server", *words)
+    assert status == 1 and errors.startswith(f"ippd: {sentence}")
 
 
 def test_a_password_never_goes_over_plain_http():

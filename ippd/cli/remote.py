@@ -20,37 +20,36 @@ BAR = 30  # characters
 ENDS = {"completed": "is completed", "failed": "has failed", "cancelled": "was cancelled"}
 
 
-def _client(call: Call) -> Client:
-    """The client of the portal that is asked for, or of the last login; asks for address and password when nothing is known."""
+def _portal(call: Call) -> tuple[str, str | None, str | None]:
+    """Address, token and authority of the portal that is asked for, else of that of the last login, which knows the other two."""
     kept = client.remembered()
     server = (call.arguments.server or kept.get("server") or "").rstrip("/")
     if not server:
         raise Invalid("which portal? Give --server https://... once")
-    authority = call.arguments.ca or (kept.get("authority") if kept.get("server") == server else None)
-    if kept.get("server") == server and kept.get("token"):
-        return Client(server, kept["token"], authority)
+    kept = kept if kept.get("server") == server else {}
+    return server, kept.get("token"), str(Path(call.arguments.ca).resolve()) if call.arguments.ca else kept.get("authority")
+
+
+def _client(call: Call) -> Client:
+    """The client of the portal that is asked for, or of the last login; asks for address and password when nothing is known."""
+    server, token, authority = _portal(call)
+    if token:
+        return Client(server, token, authority)
     if not sys.stdin.isatty():
         raise Invalid(f"you are not logged in at {server}: ippd login --server {server} EMAIL")
-    print(f"Logging in at {server}", file=sys.stderr)
-    return _log_in(server, authority, input("E-mail: "), getpass.getpass("Password: "))
-
-
-def _log_in(server: str, authority: str | None, email: str, password: str) -> Client:
     made = Client(server, None, authority)
-    client.remember(server, made.log_in(email, password), authority)
+    print(f"Logging in at {server}", file=sys.stderr)
+    client.remember(server, made.log_in(input("E-mail: "), getpass.getpass("Password: ")), authority)
     return made
 
 
 def login(call: Call) -> None:
     """Log in and keep the token."""
-    kept = client.remembered()
-    server = (call.arguments.server or kept.get("server") or "").rstrip("/")
-    if not server:
-        raise Invalid("which portal? Give --server https://...")
+    server, _, authority = _portal(call)
+    made = Client(server, None, authority)  # first: nobody shall type a password for an address or an authority that is none
     given = call.arguments.password_file
     password = getpass.getpass("Password: ") if given is None and sys.stdin.isatty() else new_password(given)
-    authority = str(Path(call.arguments.ca).resolve()) if call.arguments.ca else None
-    _log_in(server, authority, call.arguments.email, password)
+    client.remember(server, made.log_in(call.arguments.email, password), authority)
     print(f"logged in at {server}; the token is in {client.token_file()}")
 
 
