@@ -127,7 +127,10 @@ COMMANDS: tuple[Command, ...] = (
     Command("notifications list", "List the newest notifications with what became of them.", house.notifications, (
         argument("--status", choices=NOTIFICATION_STATUSES, help="Only those of this status."), JSON,
     )),
-    Command("notifications retry", "Send the failed notifications again.", house.retry),
+    Command("notifications retry", "Send failed notifications again, and those that wait for another try at once.", house.retry),
+    Command("notifications drop", "Remove notifications that are still pending and too old to be of use.", house.drop, (
+        argument("--older-than", metavar="DAYS", type=int, default=7, help="Those written so many days ago or earlier; without it 7."),
+    )),
     Command("backup", "Make a backup of the database, the files and the secrets, while the daemon serves.", backup.backup, (
         argument("file", metavar="FILE", help="The file to write; it must not be there yet."),
         argument("--verify", action="store_true", help="Read FILE instead, and compare all of it."),
