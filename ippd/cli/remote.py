@@ -4,11 +4,12 @@ import codecs
 import getpass
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ippd import client
+from ippd.calls import Refused
 from ippd.cli.call import Call
 from ippd.cli.passwords import new_password
 from ippd.cli.show import as_json, moment, table
@@ -17,6 +18,11 @@ from ippd.errors import Invalid
 from ippd.logs import visible
 
 BAR = 30  # characters
+# The flags of ippd submit: by the portal's words for them, with the shorter ones that it has when it refuses one.
+FLAGS = {
+    "experimentName": ("--name", "name"), "experimentDescription": ("--description", "description"), "host": ("--host", "host"),
+    "run-priority": ("--priority", "priority"), "run-parents": ("--after", "parents"), "run-time-limit": ("--time-limit", "time_limit"),
+}  # fmt: skip
 ENDS = {"completed": "is completed", "failed": "has failed", "cancelled": "was cancelled"}
 
 
@@ -62,8 +68,18 @@ def submit(call: Call) -> None:
         "run-priority": given.priority, "run-parents": given.after, "run-time-limit": given.time_limit,
     }  # fmt: skip
     facts = {name: str(value) for name, value in facts.items() if value is not None}
-    id = _client(call).submit(facts, fields, files, _bar("upload") if files else None)
-    print(id)
+    portal = _client(call)
+    try:
+        print(portal.submit(facts, fields, files, _bar("upload") if files else None))
+    except Refused as refused:
+        words = {word: flag for name, (flag, short) in FLAGS.items() for word in ((name, short) if name in facts else (name,))}
+        flags = {word: flag for word, flag in words.items() if all(word != field for field, _ in fields)}  # those are the app's
+        raise Refused(_in_flags(str(refused), flags), refused.status) from None
+
+
+def _in_flags(sentence: str, flags: Mapping[str, str]) -> str:
+    """A portal's sentence (`field: reason; field: reason`) with the flags of a command in the place of its words for them."""
+    return re.sub(r"(?:^|(?<=; ))[A-Za-z_]+(?=: )", lambda found: flags.get(found.group(), found.group()), sentence)
 
 
 def parse_fields(words: list[str]) -> tuple[list[tuple[str, str]], list[tuple[str, Path]]]:

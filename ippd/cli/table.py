@@ -95,7 +95,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("login", "Log in at a portal and keep the token, readable by you alone.", remote.login, (EMAIL, PASSWORD_FILE, *REMOTE)),
     Command("submit", "Submit an experiment to a portal; prints its id.", remote.submit, (
         argument("app", metavar="APP", help="Key of the app."), FIELDS,
-        argument("--name", help="Name of the experiment."),
+        argument("--name", help="Name of the experiment; without it that of the app."),
         argument("--description", help="Its description."),
         argument("--host", help="Where it shall run, where the portal has several places."),
         argument("--priority", type=int, help="Less than 0: behind other experiments."),
