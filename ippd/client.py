@@ -10,13 +10,14 @@ from http.client import HTTPResponse
 from pathlib import Path
 from types import NoneType
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from ippd.calls import Progress, Refused, Server, Upload
 from ippd.errors import Invalid, IppdError, Unauthorized, Unavailable
 
 TRIES = 6  # to go on after a broken connection, in a row
 PAUSE = 1.0  # seconds before the first of them; doubled each time
+NAME, LONGEST_NAME = "experimentName", 255  # characters
 ENDED = ("completed", "failed", "cancelled")
 
 
@@ -84,13 +85,24 @@ class Client:
     ) -> int:
         """Submit an experiment: `facts` are the portal's own words (app, experimentName, ...), `fields` and `files` the app's.
 
-        Returns its id. Raises Invalid for a file that cannot be read.
+        One without a name is called as its app, if that has a form. Returns its id. Raises Invalid for a file that cannot be read.
         """
         for _, path in files:
             if not os.access(path, os.R_OK) or not path.is_file():
                 raise Invalid(f"{path} is not a file that can be read")
         uploads = [Upload(field, path.name, path) for field, path in files]
+        if NAME not in facts and all(field != NAME for field, _ in fields):
+            facts = {**facts, **self._default_name(facts["app"])}
         return _id(self._server.post_form("/experiments/new", [*facts.items(), *fields], uploads, progress))
+
+    def _default_name(self, app: str) -> dict[str, str]:
+        """The name of an experiment that was given none, as a fact: what people read in the place of the app's key. Forms want one."""
+        try:
+            form = self._server.get(f"/apps/{quote(app, safe='')}")
+        except Refused:  # there is none with this key: the portal may take the app all the same
+            return {}
+        label = form.get("label") if isinstance(form, dict) else None
+        return {NAME: " ".join(label.split())[:LONGEST_NAME] if isinstance(label, str) and label.strip() else app}
 
     def list(self, status: str | None = None) -> Any:
         """The own experiments by id."""

@@ -1,5 +1,7 @@
 """App definitions: what a file of the apps folder says, checked and brought into one shape. Nothing here touches a disk."""
 
+import json
+import math
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +14,11 @@ from ippd.fields import WORD
 KINDS = ("string", "integer", "float", "select", "attachment")
 PUBLIC = {"appkey": "appKey", "label": "label", "description": "description", "fieldgroups": "fieldGroups"}
 HIDDEN = ("validator", "starter")  # programs of the server: nobody outside needs their paths
+# Keys as clients know them; a file may write them in any case.
+GROUP_KEYS = ("label", "open", "fields")
+FIELD_KEYS = ("type", "label", "help", "required", "min", "max", "choices", "def", *HIDDEN)
+CATEGORY_KEYS = ("label", "description", "apps", "groups")
+DEEPEST = 64  # levels of a file: what is read near the interpreter's own limit cannot be written into an answer
 ENGINE_WORDS = {"gridengine": "sgejobresources", "slurm": "slurmjobresources"}
 # time_specifier of sge_types(1): a number of seconds as C writes it, or hours:minutes:seconds, each of which may be left out.
 SGE_TIME = re.compile(r"\b[hs]_rt=([^\s,]*)")
@@ -51,6 +58,27 @@ class Backend:
     restarts: int | None
 
 
+def parsed(data: bytes) -> Any:
+    """The JSON of a file. Raises ValueError (RecursionError), also for what no answer could hold: NaN, Infinity, 1e999, endless nesting."""
+    content = json.loads(data.decode("utf-8-sig"), parse_constant=_number, parse_float=_number)
+    if _is_deeper(content, DEEPEST):
+        raise ValueError(f"this has more than {DEEPEST} levels")
+    return content
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no number that JSON can hold")
+    return number
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    return not levels or any(_is_deeper(item, levels - 1) for item in (value.values() if isinstance(value, dict) else value))
+
+
 def entries(name: str, content: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """The definitions in the parsed JSON of the file `name`: (key, definition with its own keys in lower case).
 
@@ -78,14 +106,19 @@ def is_categories(content: Any) -> bool:
     """Whether the parsed JSON of a file holds categories: an object of objects, each with a list of apps."""
     if not isinstance(content, dict) or not content:
         return False
-    return all(isinstance(value, dict) and isinstance(value.get("apps"), list) for value in content.values())
+    return all(
+        isinstance(value, dict) and any(key.lower() == "apps" and isinstance(apps, list) for key, apps in value.items())
+        for value in content.values()
+    )
 
 
-def check_category(category: Mapping[str, Any]) -> None:
-    """Raise ValueError when the `groups` of a category are no list of names: nobody could say who may see it."""
+def parse_category(category: Mapping[str, Any]) -> dict[str, Any]:
+    """A category as it may be shown. Raises ValueError when its `groups` are no list of names: nobody could say who may see it."""
+    category = _spelled(category, CATEGORY_KEYS)
     groups = category.get("groups", [])
     if not isinstance(groups, list) or not all(isinstance(group, str) for group in groups):
         raise ValueError("groups must be a list of texts")
+    return category
 
 
 def parse_form(entry: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Field]] | None:
@@ -96,14 +129,15 @@ def parse_form(entry: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Fiel
     fields: dict[str, Field] = {}
     shown: dict[str, Any] = {}
     for group_name, group in _mapping(groups, "fieldGroups").items():
-        group = _mapping(group, f"the group {group_name}")
+        group = _spelled(_mapping(group, f"the group {group_name}"), GROUP_KEYS, f"the group {group_name}: ")
         shown_fields = {}
         for name, raw in _mapping(group.get("fields"), f"fields of the group {group_name}").items():
             if name in fields:
                 raise ValueError(f"the field {name} is there twice")
-            fields[name] = _field(name, _mapping(raw, f"the field {name}"))
+            raw = _spelled(_mapping(raw, f"the field {name}"), FIELD_KEYS, f"the field {name}: ")
+            fields[name] = _field(name, raw)
             shown_fields[name] = {key: value for key, value in raw.items() if key not in HIDDEN}
-        shown[group_name] = dict(group) | {"fields": shown_fields}
+        shown[group_name] = group | {"fields": shown_fields}
     form = {word: entry[key] for key, word in PUBLIC.items() if key in entry}
     for word in ("label", "description"):
         _text(form.get(word, ""), word)
@@ -174,6 +208,17 @@ def _mapping(value: Any, what: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{what} must be an object")
     return value
+
+
+def _spelled(raw: Mapping[str, Any], known: tuple[str, ...], where: str = "") -> dict[str, Any]:
+    """The same with its known keys spelled as clients know them; others stay as they are. Raises ValueError for one that is there twice."""
+    spelled: dict[str, Any] = {}
+    for key, value in raw.items():
+        word = key.lower() if key.lower() in known else key
+        if word in spelled:
+            raise ValueError(f"{where}the key {key} is there twice")
+        spelled[word] = value
+    return spelled
 
 
 def _text(value: Any, what: str) -> str:

@@ -70,6 +70,7 @@ _COMMAND = {
     "experiment.list": ANY,
     "notification.list": ANY,
     "notification.retry": ANY,
+    "notification.drop": ANY,
 }
 _KEEP_HOUSE = {"notification.deliver": ANY, "queue.requeue": ANY, "house.keep": ANY, "backup.make": ANY}
 

@@ -40,18 +40,27 @@ def new_key() -> tuple[str, str]:
     return _text(key.to_string()), _text(key.verifying_key.to_string())
 
 
+def public_half(secret: str) -> str:
+    """The public key of a pair, for update.key. Raises Invalid when the secret one is none."""
+    return _text(_key(secret).verifying_key.to_string())
+
+
 def sign(path: Path, kind: str, version: str, secret: str) -> str:
     """The text of the signature file for a file. Raises Invalid for a kind, a version or a key that is none, OSError."""
     if kind not in KINDS or not VERSION.fullmatch(version):
         raise Invalid(f"{kind} {version} is no name of a release")
-    try:
-        key = SigningKey.from_string(base64.b64decode(secret.strip(), validate=True), Ed25519)
-    except (binascii.Error, ValueError, MalformedPointError) as error:
-        raise Invalid("this is no secret key of ippd release key") from error
+    key = _key(secret)
     with open(path, "rb") as file:
         size, sha256 = digest(file)
     lines = LINES.format(kind, version, size, sha256)
     return f"{lines}signature {_text(key.sign(lines.encode()))}\n"
+
+
+def _key(secret: str) -> SigningKey:
+    try:
+        return SigningKey.from_string(base64.b64decode(secret.strip(), validate=True), Ed25519)
+    except (binascii.Error, ValueError, MalformedPointError) as error:
+        raise Invalid("this is no secret key of ippd release key") from error
 
 
 def check(signature: str, kind: str, public: str) -> Release:
@@ -104,7 +113,12 @@ def copy(release: Release, source: IO[bytes], target: IO[bytes]) -> None:
         size += len(data)
         sha256.update(data)
         target.write(data)
-    if (size, sha256.hexdigest()) != (release.size, release.sha256):
+    compare(release, (size, sha256.hexdigest()))
+
+
+def compare(release: Release, found: tuple[int, str]) -> None:
+    """Compare size and SHA-256 of a file with what was signed. Raises Forbidden when it is not that."""
+    if found != (release.size, release.sha256):
         raise Forbidden("this file is not the one that was signed")
 
 

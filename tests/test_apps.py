@@ -118,6 +118,26 @@ def test_both_halves_make_one_app_with_keys_in_any_case(core):
     assert app.backend.resources["gridengine"] == ("-l", "h_rt=0:10:0", "-l", "h_vmem=2G")
 
 
+def test_a_rule_in_another_case_was_ignored_and_a_path_shown(core, folder):
+    """Bad input: keys of groups, fields and categories in capitals, and one that is there in two spellings."""
+    fields = {"count": {"Type": "integer", "REQUIRED": True, "Min": 1, "Max": 3, "Validator": "/opt/secret", "Starter": "/opt/it"},
+              "mode": {"tYPE": "select", "Label": "Mode", "Choices": {"A": "a"}, "placeHolder": "x"}}  # fmt: skip
+    form = {"appKey": "measure", "FieldGroups": {"Main": {"Label": "Main", "OPEN": True, "Fields": fields}}}
+    (folder / "forms.json").write_text(json.dumps(form))
+    (folder / "categories.json").write_text(json.dumps({"lab": {"Apps": ["measure"], "Groups": ["Lab"]}, "All": {"APPS": []}}))
+    ada = join(core)
+    for count in ("99", ""):
+        with pytest.raises(Invalid, match="count"):
+            core.experiments.submit(ada, parts(count=count))
+    assert core.apps.get(ANONYMOUS, "measure")["fieldGroups"] == {"Main": {"label": "Main", "open": True, "fields": {
+        "count": {"type": "integer", "required": True, "min": 1, "max": 3},
+        "mode": {"type": "select", "label": "Mode", "choices": {"A": "a"}, "placeHolder": "x"}}}}  # fmt: skip
+    assert core.apps.categories(ada) == {"All": {"apps": []}}
+    fields["mode"]["LABEL"] = "twice"
+    (folder / "forms.json").write_text(json.dumps(form))
+    assert core.apps.now().problems == [("forms.json", "the field mode: the key LABEL is there twice")]
+
+
 def test_one_file_may_hold_both_halves(make_core, tmp_path):
     (tmp_path / "both.json").write_text(json.dumps(FORM | BACKEND | {"TimeLimit": "90s", "Outputs": ["*.csv"], "Restarts": 0, "Cpus": 2}))
     app = make_core(apps__directory=tmp_path).apps.now().apps["measure"]
@@ -155,6 +175,9 @@ def test_a_time_that_grid_engine_would_not_take_is_refused(words):
         ("kind.json", '{"appKey": "k", "fieldGroups": {"g": {"fields": {"f": {"type": "colour"}}}}}', "'colour'"),
         ("range.json", '{"appKey": "k", "fieldGroups": {"g": {"fields": {"f": {"type": "float", "min": 3, "max": 1}}}}}', "more than max"),
         ("choices.json", '{"appKey": "k", "fieldGroups": {"g": {"fields": {"f": {"type": "select"}}}}}', "without choices"),
+        ("nan.json", '{"appKey": "k", "fieldGroups": {"g": {"fields": {"f": {"type": "float", "def": NaN}}}}}', "NaN is no number"),
+        ("huge.json", '{"Executable": "x", "note": 1e999}', "1e999 is no number"),
+        ("levels.json", '{"Executable": "x", "note": ' + "[" * 64 + "]" * 64 + "}", "more than 64 levels"),
         ("deep.json", "[" * 100000, "recursion"),
     ],
 )

@@ -231,9 +231,21 @@ def test_the_outbox_is_listed_and_tried_again(ippd, core):
     core.store.execute("UPDATE outbox SET status = 'failed', error = :e", e="no\x1b[2J such\nbox")
     status, out, _ = ippd("notifications", "list")
     assert status == 0 and "no\\x1b[2J such\\nbox" in out and "ada@example.org" in out and len(out.splitlines()) == 2
-    assert ippd("notifications", "retry") == (0, "1 will be sent again\n", "")
+    assert ippd("notifications", "retry") == (0, "1 will be sent again; pending: 1 (mail.host is not set)\n", "")
     assert [row["status"] for row in json.loads(ippd("notifications", "list", "--json")[1])] == ["pending"]
     assert ippd("notifications", "list", "--status", "failed")[1].count("\n") == 1
+
+
+def test_nothing_said_why_mails_were_pending_that_nobody_had_tried_to_send(ippd, core):
+    """Bad input: no mail.host, and a number of days that is none."""
+    core.notifications.add("message", to="ada@example.org", message="m")
+    assert ippd("notifications", "retry")[1] == "0 will be sent again; pending: 1 (mail.host is not set)\n"
+    assert ippd("notifications", "list")[1].splitlines()[1].endswith("  mail.host is not set")
+    assert "mail.host" not in ippd("notifications", "list", "--set", "mail.host=localhost", "--set", "mail.from=a@b.org")[1]
+    assert ippd("notifications", "drop")[1] == "0 removed; pending: 1 (mail.host is not set)\n"
+    sentence = "ippd: older-than: this must be a number of days from 0 to 36500\n"
+    assert ippd("notifications", "drop", "--older-than", "-1") == (1, "", sentence)
+    assert ippd("notifications", "drop", "--older-than", "0") == (0, "1 removed; pending: 0\n", "")
 
 
 def test_the_settings_are_printed_with_their_sources_and_without_secrets(ippd, monkeypatch, tmp_path):

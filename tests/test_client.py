@@ -1,9 +1,11 @@
 """A user's commands against a real portal over TLS. Bad input: no login, open token files, broken downloads, forged names, wrong words."""
 
 import io
+import json
 import os
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,12 @@ from ippd.domain.submission import Part
 from ippd.errors import Invalid, Unavailable
 from ippd.permissions import OPERATOR
 from serving import PASSWORD
+
+
+@pytest.fixture
+def portal(make_portal, tmp_path):
+    (tmp_path / "apps").mkdir()
+    return make_portal(apps__directory=tmp_path / "apps", apps__allow_unknown="yes")
 
 
 @pytest.fixture
@@ -169,6 +177,29 @@ def test_a_wrong_password_is_told(ippd, portal, tmp_path):
     assert status == 1 and "password" in errors and not token_file().exists()
 
 
+def test_a_second_login_had_forgotten_the_authority(ippd, ada, tmp_path, monkeypatch):
+    """Bad input: none; the second login names neither portal nor certificate, and the third a certificate from where it stands."""
+    words = ("login", "ada@example.org", "--password-file", tmp_path / "password")
+    assert ippd(*words) == (0, f"logged in at {ippd.url}; the token is in {token_file()}\n", "") and ippd("list")[0] == 0
+    assert ippd(*words, "--server", f"{ippd.url}/")[0] == 0 and remembered()["authority"] == ippd.authority
+    monkeypatch.chdir(Path(ippd.authority).parent)
+    assert ippd(*words, "--ca", Path(ippd.authority).name)[0] == 0 and remembered()["authority"] == ippd.authority
+    status, _, errors = ippd(*words, "--server", ippd.url.replace("localhost", "127.0.0.1"))
+    assert status == 1 and "self-signed certificate" in errors, "it was given for another portal"
+
+
+@pytest.mark.parametrize(("words", "sentence"), [
+    (("http://portal.example.org",), "http://portal.example.org is not an https:// address"),
+    (("portal.example.org",), "portal.example.org is not an https:// address"),
+    (("https://portal.example.org", "--ca", "/no/such"), "/no/such: No such file or directory"),
+    (("https://portal.example.org", "--ca", "/etc/passwd"), "/etc/passwd holds no certificate (PEM)"),
+])
+def test_a_password_was_asked_for_before_what_is_wrong_was_told(ippd, words, sentence):
+    """Bad input: an address without TLS, one without a scheme, certificates that are none; and no password to read."""
+    status, _, errors = ippd("login", "ada@example.org", "--server", *words)
+    assert status == 1 and errors.startswith(f"ippd: {sentence}")
+
+
 def test_a_password_never_goes_over_plain_http():
     with pytest.raises(Invalid, match="not an https"):
         Client("http://portal.example.org")
@@ -226,7 +257,41 @@ def test_why_a_large_upload_is_refused_is_told(ippd, ada, tmp_path):
     with open(tmp_path / "scan.nii", "wb") as scan:
         scan.truncate(300 << 20)
     status, _, errors = ippd("submit", "echo", f"scan=@{tmp_path}/scan.nii", "--priority", "5")
-    assert (status, errors) == (1, "ippd: priority: this must be a whole number from -1000 to 0\n")
+    assert (status, errors) == (1, "ippd: --priority: this must be a whole number from -1000 to 0\n")
+
+
+NAMED = {"experimentName": {"type": "string", "required": True, "max": 12}, "note": {"type": "string", "required": True}}
+
+
+@pytest.mark.parametrize(("key", "label", "name"), [
+    ("mean_volume", "Mean \n volume", "Mean volume"), ("mean_volume", "", "mean_volume"), ("mean_volume", None, "mean_volume"),
+])  # fmt: skip
+def test_a_name_that_was_not_given_was_an_error_in_words_of_the_form(ippd, ada, portal, tmp_path, key, label, name):
+    """Bad input: no --name for an app that wants one; labels that are two lines, empty and missing."""
+    form = {"appKey": key, "fieldGroups": {"g": {"fields": NAMED}}} | ({} if label is None else {"label": label})
+    (tmp_path / "apps" / "form.json").write_text(json.dumps(form))
+    status, id, errors = ippd("submit", key, "note=a")
+    assert (status, errors) == (0, "") and portal.core.experiments.get(ada, int(id))["name"] == name
+    for words in (("--name", "mine"), ("experimentName=mine",)):
+        assert portal.core.experiments.get(ada, int(ippd("submit", key, "note=a", *words)[1]))["name"] == "mine"
+    assert portal.core.experiments.get(ada, int(ippd("submit", "formless")[1]))["name"] == ""
+
+
+@pytest.mark.parametrize(("words", "sentence"), [
+    ((), "--name: this must be at most 12 characters; note: this is needed"),
+    (("--name", "x" * 13), "--name: this must be at most 12 characters"),
+    (("experimentName=" + "x" * 13,), "experimentName: this must be at most 12 characters"),
+    (("--name", "n", "note=a", "--description", "x" * 10001), "--description: "),
+    (("--name", "n", "--time-limit", "0", "note=a"), "--time-limit: "), (("--name", "n", "note=a", "--host", "$(id)"), "--host: "),
+    (("--name", "n", "note=a", "--after", "7"), "--after: there is no experiment 7"),
+])  # fmt: skip
+def test_what_is_wrong_with_a_flag_is_told_by_its_name(ippd, ada, portal, tmp_path, words, sentence):
+    """Bad input: a default name that is too long for the form, a wrong flag for each fact, and a field in the place of one."""
+    form = {"appKey": "long", "label": "A very long label", "fieldGroups": {"g": {"fields": NAMED}}}
+    (tmp_path / "apps" / "form.json").write_text(json.dumps(form))
+    status, _, errors = ippd("submit", "long", *words)
+    assert status == 1 and errors.startswith(f"ippd: {sentence}")
+    assert portal.core.experiments.list(ada) == []
 
 
 def test_what_is_there_already_is_not_brought_again(ippd, ada, portal, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,19 @@ def test_apps_and_categories_are_public_and_tell_nothing_of_the_server(portal):
     assert portal.public.get("/api/apps/echo").json["label"] == "Echo"
     assert portal.public.get("/apps/other").status == 404
     assert list(portal.public.get("/categories").json) == ["open"]
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "[" * 950 + "]" * 950], ids=lambda text: text[:9])
+def test_a_definition_that_no_answer_could_hold_takes_no_other_down(portal, value):
+    """Bad input: numbers that JSON has not, one that is too large to be one, and lists in lists up to what Python just reads."""
+    bad = '{"appKey": "bad", "fieldGroups": {"g": {"fields": {"f": {"type": "float", "def": VALUE}}}}}'
+    folder = Path(portal.core.settings["apps.directory"])
+    (folder / "bad.json").write_text(bad.replace("VALUE", value))
+    reply = portal.public.get("/apps")
+    assert reply.status == 200 and [app["appKey"] for app in reply.json] == ["echo"]
+    (folder / "bad.json").write_text(f'{{"bad": {{"apps": [], "weight": {value}}}}}')
+    assert list(portal.public.get("/categories").json) == ["open"]
+    assert [problem.file for problem in portal.core.apps.now().problems] == ["bad.json"]
 
 
 def test_a_category_of_a_group_is_shown_to_its_members(portal):

@@ -87,6 +87,13 @@ def test_bash_completes_commands_flags_choices_and_settings(page):
     assert complete(script, "ippd", "--set", "local.a") == ["local.allow="]
 
 
-def test_a_page_that_is_none_is_refused():
-    done = subprocess.run(program.words("manual", "nonsense"), capture_output=True, text=True)
+def test_a_page_was_refused_without_its_section(page):
+    """Bad input: the names as man takes them; completion is no page of a section."""
+    assert page("ippd.conf") == page("ippd.conf.5") and page("ippd") == page("ippd.8")
+
+
+@pytest.mark.parametrize("name", ["nonsense", "", "ippd.conf.", "ippd.5", "ippd."])
+def test_a_page_that_is_none_is_refused(name):
+    """Bad input: no page, no name, another section, half a section."""
+    done = subprocess.run(program.words("manual", name), capture_output=True, text=True)
     assert done.returncode == 2 and "invalid choice" in done.stderr

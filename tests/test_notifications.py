@@ -168,6 +168,7 @@ def test_a_user_may_not_send_or_see_messages(core, ada):
         lambda: core.notifications.notify(ada, "bob@example.org", "m"),
         lambda: core.notifications.list(ada),
         lambda: core.notifications.retry(ada),
+        lambda: core.notifications.drop(ada, 7),
         lambda: core.notifications.deliver(ada, print),
     ):
         with pytest.raises(Forbidden):

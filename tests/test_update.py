@@ -285,6 +285,10 @@ def test_the_commands_that_make_keys_and_signatures(host):
     public = made.stdout.splitlines()[1].removeprefix("key = ")
     assert (host.folder / "key").stat().st_mode & 0o777 == 0o600
     assert host.run("release", "key", str(host.folder / "key")).returncode == 1, "a key is never overwritten"
+    assert host.run("release", "public", str(host.folder / "key")).stdout == made.stdout
+    (host.folder / "none").write_bytes(b"\xff")
+    for none in (host.program, host.folder / "none"):
+        assert host.run("release", "public", str(none)).stderr == "ippd: this is no secret key of ippd release key\n"
     done = host.run("release", "sign", str(host.program), "1.0", "--key", str(host.folder / "key"))
     assert done.returncode == 0, done.stderr
     assert releases.check(releases.read_signature(host.program), "program", public).version == "1.0"

@@ -127,6 +127,33 @@ def test_a_release_that_is_in_its_place_already_does_not_become_its_own_predeces
     assert host.run("update", "--back").returncode == 0 and host.run("version").stdout == "ippd 1.0\n"
 
 
+def test_a_release_was_taken_for_the_one_in_place_before_its_file_was_looked_at(host):
+    """Bad input: what is in place signed as another version, and with bytes added after it was signed."""
+    def update(*words):
+        done = host.run("update", *words)
+        assert done.returncode == 1
+        return done.stderr
+
+    path = host.release("2.0", says="1.0")
+    assert update(path) == update("2.0") == "ippd: this program is not version 2.0, but 1.0\n"
+    assert "this program is not version 2.0" in update("--check", path)
+    path.write_bytes(path.read_bytes() + b"#" * 1000)
+    assert update(path) == "ippd: this file is not the one that was signed\n"
+    path = host.release("1.0")
+    assert "version 1.0 is in its place already" in update(path)
+    path.write_bytes(path.read_bytes() + b"#" * 1000)
+    assert update(path) == update("--check", path) == "ippd: this file is not the one that was signed\n"
+
+
+def test_a_frontend_was_taken_for_the_one_in_place_before_its_file_was_looked_at(host):
+    """Bad input: an archive of the version in place with bytes added after it was signed."""
+    frontend(host, "5.0", {"index.html": b"five"})
+    assert host.run("update", "--frontend", "5.0").returncode == 0
+    path = host.releases / "ippd-frontend-5.0.tar.gz"
+    path.write_bytes(path.read_bytes() + b"#" * 1000)
+    assert host.run("update", "--frontend", "5.0").stderr == "ippd: this file is not the one that was signed\n"
+
+
 def test_the_program_before_it_can_put_itself_back(host):
     host.release("2.0")
     assert host.run("update", "2.0").returncode == 0

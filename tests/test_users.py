@@ -91,6 +91,23 @@ def test_guessing_a_password_locks_the_account_for_a_while(core, clock):
     assert log_in(core)
 
 
+def test_a_new_password_by_command_did_not_lift_the_lock_out(core):
+    """Bad input: wrong passwords until the account is locked, at the log-in and as the old one of a change; another one stays locked."""
+    ada = join(core)
+    join(core, "bob@example.org")
+    for _ in range(core.settings["auth.lockout_failures"]):
+        for email in ("ada@example.org", "bob@example.org"):
+            with pytest.raises(Unauthorized):
+                log_in(core, email, "a wrong guess")
+        with pytest.raises(Forbidden):
+            core.users.change_password(ada, "a wrong guess", "another password")
+    core.users.set_password(OPERATOR, ada.user, "another password")
+    ada = core.sessions.actor(log_in(core, password="another password"))
+    core.users.change_password(ada, "another password", PASSWORD)
+    with pytest.raises(TooMany):
+        log_in(core, "bob@example.org")
+
+
 def test_guesses_sent_at_once_do_not_pass_the_lock_out(core):
     join(core)
     outcomes = []

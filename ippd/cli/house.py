@@ -6,6 +6,7 @@ from typing import Any
 from ippd import schedule
 from ippd.cli.call import Call, warn
 from ippd.cli.show import as_json, moment, table
+from ippd.domain.notifications import Waiting
 from ippd.mail import make_send
 from ippd.permissions import OPERATOR
 
@@ -44,8 +45,17 @@ def notifications(call: Call) -> None:
 
 
 def retry(call: Call) -> None:
-    """Put failed notifications back into the outbox."""
-    print(f"{call.core.notifications.retry(OPERATOR)} will be sent again")
+    """Put failed notifications back into the outbox, and let those that wait go at once."""
+    _told(call.core.notifications.retry(OPERATOR), "will be sent again")
+
+
+def drop(call: Call) -> None:
+    """Remove notifications that came too late."""
+    _told(call.core.notifications.drop(OPERATOR, call.arguments.older_than), "removed")
+
+
+def _told(waiting: Waiting, what: str) -> None:
+    print(f"{waiting.done} {what}; pending: {waiting.pending}{waiting.why and f' ({waiting.why})'}")
 
 
 def import_portal(call: Call) -> int:

@@ -32,6 +32,11 @@ def page(name: str, commands: Sequence[Command], flags: Sequence[Flag]) -> str:
     return PAGES[name](commands, flags)
 
 
+def with_section(name: str) -> str:
+    """The name of a page with its section, as man finds it: ippd.8 for ippd. Any other name is left as it is."""
+    return next((page for page in PAGES if re.fullmatch(rf"{re.escape(name)}\.[0-9]", page)), name)
+
+
 def commands_page(commands: Sequence[Command], flags: Sequence[Flag]) -> str:
     """ippd(8) as roff."""
     lines = _head("IPPD", 8, "ippd", "the image processing portal daemon and its commands")

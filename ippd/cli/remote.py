@@ -4,11 +4,12 @@ import codecs
 import getpass
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ippd import client
+from ippd.calls import Refused
 from ippd.cli.call import Call
 from ippd.cli.passwords import new_password
 from ippd.cli.show import as_json, moment, table
@@ -17,40 +18,44 @@ from ippd.errors import Invalid
 from ippd.logs import visible
 
 BAR = 30  # characters
+# The flags of ippd submit: by the portal's words for them, with the shorter ones that it has when it refuses one.
+FLAGS = {
+    "experimentName": ("--name", "name"), "experimentDescription": ("--description", "description"), "host": ("--host", "host"),
+    "run-priority": ("--priority", "priority"), "run-parents": ("--after", "parents"), "run-time-limit": ("--time-limit", "time_limit"),
+}  # fmt: skip
 ENDS = {"completed": "is completed", "failed": "has failed", "cancelled": "was cancelled"}
 
 
-def _client(call: Call) -> Client:
-    """The client of the portal that is asked for, or of the last login; asks for address and password when nothing is known."""
+def _portal(call: Call) -> tuple[str, str | None, str | None]:
+    """Address, token and authority of the portal that is asked for, else of that of the last login, which knows the other two."""
     kept = client.remembered()
     server = (call.arguments.server or kept.get("server") or "").rstrip("/")
     if not server:
         raise Invalid("which portal? Give --server https://... once")
-    authority = call.arguments.ca or (kept.get("authority") if kept.get("server") == server else None)
-    if kept.get("server") == server and kept.get("token"):
-        return Client(server, kept["token"], authority)
+    kept = kept if kept.get("server") == server else {}
+    return server, kept.get("token"), str(Path(call.arguments.ca).resolve()) if call.arguments.ca else kept.get("authority")
+
+
+def _client(call: Call) -> Client:
+    """The client of the portal that is asked for, or of the last login; asks for address and password when nothing is known."""
+    server, token, authority = _portal(call)
+    if token:
+        return Client(server, token, authority)
     if not sys.stdin.isatty():
         raise Invalid(f"you are not logged in at {server}: ippd login --server {server} EMAIL")
-    print(f"Logging in at {server}", file=sys.stderr)
-    return _log_in(server, authority, input("E-mail: "), getpass.getpass("Password: "))
-
-
-def _log_in(server: str, authority: str | None, email: str, password: str) -> Client:
     made = Client(server, None, authority)
-    client.remember(server, made.log_in(email, password), authority)
+    print(f"Logging in at {server}", file=sys.stderr)
+    client.remember(server, made.log_in(input("E-mail: "), getpass.getpass("Password: ")), authority)
     return made
 
 
 def login(call: Call) -> None:
     """Log in and keep the token."""
-    kept = client.remembered()
-    server = (call.arguments.server or kept.get("server") or "").rstrip("/")
-    if not server:
-        raise Invalid("which portal? Give --server https://...")
+    server, _, authority = _portal(call)
+    made = Client(server, None, authority)  # first: nobody shall type a password for an address or an authority that is none
     given = call.arguments.password_file
     password = getpass.getpass("Password: ") if given is None and sys.stdin.isatty() else new_password(given)
-    authority = str(Path(call.arguments.ca).resolve()) if call.arguments.ca else None
-    _log_in(server, authority, call.arguments.email, password)
+    client.remember(server, made.log_in(call.arguments.email, password), authority)
     print(f"logged in at {server}; the token is in {client.token_file()}")
 
 
@@ -63,8 +68,18 @@ def submit(call: Call) -> None:
         "run-priority": given.priority, "run-parents": given.after, "run-time-limit": given.time_limit,
     }  # fmt: skip
     facts = {name: str(value) for name, value in facts.items() if value is not None}
-    id = _client(call).submit(facts, fields, files, _bar("upload") if files else None)
-    print(id)
+    portal = _client(call)
+    try:
+        print(portal.submit(facts, fields, files, _bar("upload") if files else None))
+    except Refused as refused:
+        words = {word: flag for name, (flag, short) in FLAGS.items() for word in ((name, short) if name in facts else (name,))}
+        flags = {word: flag for word, flag in words.items() if all(word != field for field, _ in fields)}  # those are the app's
+        raise Refused(_in_flags(str(refused), flags), refused.status) from None
+
+
+def _in_flags(sentence: str, flags: Mapping[str, str]) -> str:
+    """A portal's sentence (`field: reason; field: reason`) with the flags of a command in the place of its words for them."""
+    return re.sub(r"(?:^|(?<=; ))[A-Za-z_]+(?=: )", lambda found: flags.get(found.group(), found.group()), sentence)
 
 
 def parse_fields(words: list[str]) -> tuple[list[tuple[str, str]], list[tuple[str, Path]]]:

@@ -95,7 +95,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("login", "Log in at a portal and keep the token, readable by you alone.", remote.login, (EMAIL, PASSWORD_FILE, *REMOTE)),
     Command("submit", "Submit an experiment to a portal; prints its id.", remote.submit, (
         argument("app", metavar="APP", help="Key of the app."), FIELDS,
-        argument("--name", help="Name of the experiment."),
+        argument("--name", help="Name of the experiment; without it that of the app."),
         argument("--description", help="Its description."),
         argument("--host", help="Where it shall run, where the portal has several places."),
         argument("--priority", type=int, help="Less than 0: behind other experiments."),
@@ -127,7 +127,10 @@ COMMANDS: tuple[Command, ...] = (
     Command("notifications list", "List the newest notifications with what became of them.", house.notifications, (
         argument("--status", choices=NOTIFICATION_STATUSES, help="Only those of this status."), JSON,
     )),
-    Command("notifications retry", "Send the failed notifications again.", house.retry),
+    Command("notifications retry", "Send failed notifications again, and those that wait for another try at once.", house.retry),
+    Command("notifications drop", "Remove notifications that are still pending and too old to be of use.", house.drop, (
+        argument("--older-than", metavar="DAYS", type=int, default=7, help="Those written so many days ago or earlier; without it 7."),
+    )),
     Command("backup", "Make a backup of the database, the files and the secrets, while the daemon serves.", backup.backup, (
         argument("file", metavar="FILE", help="The file to write; it must not be there yet."),
         argument("--verify", action="store_true", help="Read FILE instead, and compare all of it."),
@@ -152,6 +155,9 @@ COMMANDS: tuple[Command, ...] = (
     Command("release key", "Make a key that releases are signed with, and print the public half for update.key.", update.key, (
         argument("file", metavar="FILE", help="Where the secret half goes; it must not be there yet."),
     )),
+    Command("release public", "Print the public half of a key that is there, for update.key.", update.public, (
+        argument("file", metavar="FILE", help="The secret key of ippd release key."),
+    )),
     Command("release sign", "Sign a release: write FILE.sig.", update.sign, (
         argument("file", metavar="FILE", help="The program, or the archive of a frontend."),
         argument("version", metavar="VERSION", help="Its version."),
@@ -168,7 +174,8 @@ COMMANDS: tuple[Command, ...] = (
         argument("--wait", metavar="SECONDS", type=float, default=0.0, help="Ask again until then."),
     )),
     Command("manual", "Print a page of the manual (man -l shows it), or the completion for bash.", _manual, (
-        argument("page", metavar="PAGE", choices=tuple(manual.PAGES), help=f"One of {', '.join(manual.PAGES)}."),
+        argument("page", metavar="PAGE", type=manual.with_section, choices=tuple(manual.PAGES),
+                 help=f"One of {', '.join(manual.PAGES)}; the number of a section may be left out."),
     )),
     Command("version", "Print the version.", service.version),
 )

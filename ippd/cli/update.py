@@ -34,17 +34,28 @@ def update(call: Call) -> None:
 
 def key(call: Call) -> None:
     """Make a pair of keys: the secret one into a file, the public one printed."""
-    secret, public = releases.new_key()
+    secret, _ = releases.new_key()
     with whole_file(Path(call.arguments.file), 0o600, replace=False) as file:
         file.write(f"{secret}\n".encode())
-    print(f"[update]\nkey = {public}")
+    public(call)
+
+
+def public(call: Call) -> None:
+    """Print the public half of a key."""
+    print(f"[update]\nkey = {releases.public_half(_secret(call.arguments.file))}")
 
 
 def sign(call: Call) -> None:
     """Write FILE.sig."""
     path = Path(call.arguments.file)
-    secret = Path(call.arguments.key).read_text(encoding="ascii")
-    signature = releases.sign(path, call.arguments.kind, call.arguments.version, secret)
+    signature = releases.sign(path, call.arguments.kind, call.arguments.version, _secret(call.arguments.key))
     with whole_file(path.with_name(f"{path.name}.sig"), 0o644) as file:
         file.write(signature.encode())
     print(f"{path}.sig: {call.arguments.kind} {call.arguments.version}")
+
+
+def _secret(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii")
+    except UnicodeDecodeError:
+        return ""  # no key either

@@ -1,6 +1,5 @@
 """Apps: the folder of definitions, read again when it changes, and what it means for a submission."""
 
-import json
 import os
 import stat
 import threading
@@ -8,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ippd.definitions import Backend, Field, check_category, entries, is_categories, key_of, parse_backend, parse_form
+from ippd.definitions import Backend, Field, entries, is_categories, key_of, parse_backend, parse_category, parse_form, parsed
 from ippd.errors import Invalid, NotFound
 from ippd.permissions import Actor, permits
 from ippd.store import Row, Rows
@@ -59,7 +58,7 @@ class Folder:
                 with open(path, "rb") as file:
                     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or os.fstat(file.fileno()).st_size > LARGEST:
                         raise ValueError("this is no file, or far too large")
-                    self._take(folder, name, json.loads(file.read().decode("utf-8-sig")))
+                    self._take(folder, name, parsed(file.read()))
             except (OSError, ValueError, RecursionError) as error:
                 self.problems.append(Problem(name, getattr(error, "strerror", None) or str(error)))
 
@@ -67,8 +66,7 @@ class Folder:
         if is_categories(content):
             for key, category in content.items():
                 try:
-                    check_category(category)
-                    self.categories[key] = category
+                    self.categories[key] = parse_category(category)
                 except ValueError as error:
                     self.problems.append(Problem(f"{name}: {key}", str(error)))
             return

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ippd import fields
 from ippd.domain.templates import ACCOUNT, ADMINISTRATOR, SECRET_KINDS, TEMPLATES, clean_line, render
@@ -24,13 +24,25 @@ ADD = (
     ":unique) ON CONFLICT (unique_key) DO NOTHING"
 )
 CLAIM = (
-    "UPDATE outbox SET attempts = attempts + 1, next_attempt_at = :later WHERE id = (SELECT id FROM outbox "
+    "UPDATE outbox SET attempts = attempts + 1, next_attempt_at = :later, error = NULL WHERE id = (SELECT id FROM outbox "
     "WHERE status = 'pending' AND channel = :channel AND next_attempt_at <= :begun "
     "ORDER BY next_attempt_at, id LIMIT 1) RETURNING *"
 )
+# What a sender has in its hands now: nobody else may send or remove it until its time has come again.
+IN_HAND = "(attempts > 0 AND error IS NULL AND next_attempt_at > :now)"
+NO_HOST = "mail.host is not set"
+DAY, LONGEST_DAYS = 86400, 36500
 
 
 Send = Callable[[str, str, str, str], None]  # channel, recipient, subject, body
+
+
+class Waiting(NamedTuple):
+    """To how many notifications a command did something, how many are pending after it, and why mails among them wait (if they do)."""
+
+    done: int
+    pending: int
+    why: str
 
 
 class Refused(Exception):
@@ -171,24 +183,50 @@ class Notifications:
         return FAILED
 
     @permits("notification.retry")
-    def retry(self, actor: Actor) -> int:
-        """Put failed notifications back, but for those whose content is no longer valid; returns how many."""
+    def retry(self, actor: Actor) -> Waiting:
+        """Put failed notifications back, but for those that are no longer valid, and make those due now that wait for another try."""
         secret = ", ".join(f"'{kind}'" for kind in SECRET_KINDS)
-        return self._store.execute(
-            "UPDATE outbox SET status = 'pending', attempts = 0, next_attempt_at = :now "
-            f"WHERE status = 'failed' AND kind NOT IN ({secret})",
-            now=self._core.clock(),
-        )
+        now = self._core.clock()
+        with self._store.write() as store:
+            done = store.execute(
+                "UPDATE outbox SET status = 'pending', attempts = 0, next_attempt_at = :now "
+                f"WHERE status = 'failed' AND kind NOT IN ({secret})",
+                now=now,
+            )
+            waits = f"status = 'pending' AND next_attempt_at > :now AND NOT {IN_HAND}"
+            return self._waiting(done + store.execute(f"UPDATE outbox SET next_attempt_at = :now WHERE {waits}", now=now))
+
+    @permits("notification.drop")
+    def drop(self, actor: Actor, days: int) -> Waiting:
+        """Remove notifications that are pending for more than so many days. Raises Invalid."""
+        if not 0 <= days <= LONGEST_DAYS:
+            raise Invalid(fields={"older-than": [f"this must be a number of days from 0 to {LONGEST_DAYS}"]})
+        now = self._core.clock()
+        with self._store.write() as store:
+            old = f"status = 'pending' AND created_at <= :then AND NOT {IN_HAND}"
+            return self._waiting(store.execute(f"DELETE FROM outbox WHERE {old}", then=now - days * DAY, now=now))
+
+    def _waiting(self, done: int) -> Waiting:
+        pending = self._store.value("SELECT count(*) FROM outbox WHERE status = 'pending'")
+        mails = self._store.value("SELECT count(*) FROM outbox WHERE status = 'pending' AND channel = 'email'")
+        return Waiting(done, pending, NO_HOST if mails and not self._core.settings["mail.host"] else "")
 
     @permits("notification.list")
     def list(self, actor: Actor, status: str | None = None, limit: int = 1000) -> Rows:
-        """The newest `limit` notifications (of a status) without bodies; of a webhook the host only. Raises Invalid."""
+        """The newest `limit` notifications (of a status) without bodies; of a webhook the host only. Raises Invalid.
+
+        `error` is why one failed, or why it is still pending.
+        """
         if status is not None and status not in STATUSES:
             raise Invalid(fields={"status": [f"this must be one of {', '.join(STATUSES)}"]})
         where = "WHERE status = :status" if status else ""
         sql = f"SELECT {SHOWN} FROM outbox {where} ORDER BY id DESC LIMIT :limit"
         rows = self._store.all(sql, limit=limit, **({"status": status} if status else {}))
-        return [row | {"recipient": _shown(row["channel"], row["recipient"])} for row in rows]
+        for row in rows:
+            row["recipient"] = _shown(row["channel"], row["recipient"])
+            if (row["status"], row["channel"]) == (PENDING, EMAIL) and not self._core.settings["mail.host"]:
+                row["error"] = NO_HOST
+        return rows
 
 
 def pause(attempts: int) -> float:

@@ -59,10 +59,8 @@ class Updates:
         new = target.with_name(f".{target.name}.{release.version}.new")
         with self._alone(), open(path, "rb") as source:
             self._mend(target)
-            if not check and _is(target, release):  # or it would be its own predecessor, and there were no way back
-                raise Conflict(f"version {release.version} is in its place already")
             if not check:
-                _refuse_older(_version(target), release.version, allow_older)
+                _refuse(target, release, allow_older)
             with host_account.may(f"this account may not replace {target}: let root run ippd update"):
                 self._put(target, new, release, source, check)
         return release.version
@@ -186,7 +184,7 @@ class Updates:
         return target
 
     def _find(self, what: str, kind: str, form: str) -> tuple[Path, releases.Release]:
-        """The file of a release (a path, or a version) and what its signature says."""
+        """The file of a release (a path, or a version) and what its signature says, which is true of the file."""
         if "/" in what:
             path = Path(what)
         elif releases.VERSION.fullmatch(what):
@@ -198,6 +196,8 @@ class Updates:
         release = releases.check(releases.read_signature(path), kind, self._key())
         if "/" not in what and release.version != what:
             raise Forbidden(f"{path} is version {release.version}")
+        with open(path, "rb") as file:
+            releases.compare(release, releases.digest(file))
         return path, release
 
     def _key(self) -> str:
@@ -248,6 +248,16 @@ class Updates:
             os.link(target, spare)
             previous.rename(target)
             spare.rename(previous)
+
+
+def _refuse(target: Path, release: releases.Release, older: bool) -> None:
+    """Raises Conflict for a release that is in its place already or is an `older` one, Invalid for what is in place under another name."""
+    now = _ask(target)  # and not VERSION: the file may be another one than this process was started from
+    if _is(target, release):  # it would be its own predecessor, and there were no way back
+        if now != release.version:
+            raise Invalid(f"this program is not version {release.version}, but {now}")
+        raise Conflict(f"version {release.version} is in its place already")
+    _refuse_older(now, release.version, older)
 
 
 def _refuse_older(now: str, release: str, allowed: bool) -> None:

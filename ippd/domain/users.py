@@ -167,7 +167,7 @@ class Users:
 
     @permits("password.set")
     def set_password(self, actor: Actor, id: int, password: str) -> None:
-        """Set a user's password and end all their sessions. Raises Invalid, NotFound."""
+        """Set a user's password, end all their sessions and forget their wrong passwords. Raises Invalid, NotFound."""
         self._set_password(id, password)
 
     def _set_password(self, id: int, password: str, keep: str | None = None) -> None:
@@ -176,8 +176,12 @@ class Users:
 
     def _keep_password(self, id: int, digest: str, keep: str | None = None) -> None:
         with self._store.write() as store:
-            if not store.execute("UPDATE users SET password = :digest WHERE id = :id", digest=digest, id=id):
+            email = store.value("UPDATE users SET password = :digest WHERE id = :id RETURNING email", digest=digest, id=id)
+            if email is None:
                 raise NotFound(f"there is no user {id}")
+            # They were tries of a password that is no more: who has the new one need not wait for them.
+            self._core.attempts.forget("log-in", email)
+            self._core.attempts.forget("password", str(id))
             store.execute("DELETE FROM resets WHERE user_id = :id", id=id)
             self._core.sessions.end_all(id, keep)
 
@@ -190,7 +194,6 @@ class Users:
         if row is None or not self._core.passwords.matches(old, row["password"]):
             raise Forbidden("the old password is wrong")
         self._set_password(row["id"], new, keep=actor.session)
-        self._core.attempts.forget("password", str(actor.user))
 
     @permits("password.forgot")
     def forgot_password(self, actor: Actor, email: str) -> None:
@@ -226,7 +229,6 @@ class Users:
             if not store.execute("DELETE FROM resets WHERE digest = :digest AND user_id = :id", digest=_digest(token), id=id):
                 raise Invalid("this code is not valid (any more): please ask for a new one")
             self._keep_password(id, hashed)
-            self._core.attempts.forget("log-in", store.value("SELECT email FROM users WHERE id = :id", id=id))
 
 
 def _digest(code: str) -> str:
