@@ -48,6 +48,7 @@ class Blobs:
         for folder in (self.folder, self.incoming):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.keep_reserve()
+        self.make_room()  # a start on a full disk writes to the database as well
 
     def free(self) -> int:
         """Bytes that uploads may still take."""
@@ -58,6 +59,15 @@ class Blobs:
         """Raise NoSpace when `wanted` more bytes do not fit beside the reserve."""
         if wanted > self.free():
             raise NoSpace("there is not enough room on the disk for this upload")
+
+    def check_rows(self, log: int) -> None:
+        """Raise NoSpace when users may add nothing, not even a row: one without files would spend the reserve as well.
+
+        The database lies beside the reserve; the `log` bytes of its write-ahead log need their place in it once more.
+        """
+        disk = os.statvfs(self.reserve_file.parent)
+        if not self.free() or disk.f_bavail * disk.f_frsize - log <= self.reserve:
+            raise NoSpace("there is no room on the disk: nothing can be added now")
 
     def write(self, owner: int, chunks: Iterable[bytes], limit: int | None = None) -> Blob:
         """Store the chunks of a file of the user `owner`; returns when the bytes are on the disk.

@@ -95,6 +95,7 @@ SETTINGS: tuple[Setting, ...] = (
             "Experiments of one user that are not handed out yet; those suspended meanwhile count as well.", True),
     Setting("limits.running_experiments", SOME, "10000", "Experiments of one user that are handed out and have not ended.", True),
     Setting("limits.running_together", SOME, "10000", "The same, of all members of one group together.", True),
+    Setting("limits.kept_experiments", COUNT, "50000", "Experiments of one user, also those that ended and whose files have gone.", True),
     Setting("limits.log_bytes", size, "64MB", "Size of what one experiment may print while it runs.", True),
     Setting("limits.text_bytes", some_bytes, "64KB", "Size of one text field.", True),
     Setting("limits.form_bytes", some_bytes, "1MB", "Size of all text of one form.", True),

@@ -173,15 +173,26 @@ def script():
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A folder on a disk of 4 MB."""
+def make_disk(tmp_path):
+    """A function: a folder on a disk of its own, of so many MB and at most so many files."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount a disk")
     place = tmp_path / "disk"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", place], check=True)
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)
+
+    def make(size, files=0):
+        place.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}m,nr_inodes={files}", "none", place], check=True)
+        return place
+
+    yield make
+    if place.exists():
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@pytest.fixture
+def small_disk(make_disk):
+    """A folder on a disk of 4 MB."""
+    return make_disk(4)
 
 
 def silence(core, seconds):

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ippd.core import Core
 
 # Each has a default in the settings (limits.NAME) and may be set per group; of several groups the best counts.
-USER_LIMITS = ("files_per_experiment", "file_bytes", "user_bytes", "waiting_experiments", "running_experiments")
+USER_LIMITS = ("files_per_experiment", "file_bytes", "user_bytes", "waiting_experiments", "running_experiments", "kept_experiments")
 # This one is a group's, not a member's: how many experiments all of them together may have running.
 LIMITS = (*USER_LIMITS, "running_together")
 
@@ -38,11 +38,16 @@ class Limits:
     def check(self, user: int, limits: dict[str, int], wanted: int) -> int:
         """Refuse a submission of `wanted` bytes: before its first byte by the announced length, and at its end by the real one.
 
-        Returns the bytes that the user has room for. Raises NoSpace past them, TooMany past the experiments that may wait.
+        Returns the bytes that the user has room for. Raises NoSpace past them, past the experiments that are kept, and on a full disk;
+        TooMany past the experiments that may wait.
         """
+        self.check_disk()
         waiting = f"SELECT COUNT(*) FROM experiments WHERE user_id = :user AND {WAITS}"
         if self._store.value(waiting, user=user) >= limits["waiting_experiments"]:
             raise TooMany(f"at most {limits['waiting_experiments']} experiments may wait at once", retry_after=60)
+        # What they say is kept when their files have gone.
+        if self._store.value("SELECT COUNT(*) FROM experiments WHERE user_id = :user", user=user) >= limits["kept_experiments"]:
+            raise NoSpace(f"at most {limits['kept_experiments']} experiments are kept: ask for old ones to be removed")
         room = limits["user_bytes"] - self.used(user)
         self.check_room(limits, room, wanted)
         return room
@@ -51,6 +56,10 @@ class Limits:
         """Raise NoSpace when `wanted` bytes are more than the user has room for."""
         if wanted > room:
             raise NoSpace(f"this would take more than the {limits['user_bytes']} bytes that you may store: remove old experiments")
+
+    def check_disk(self) -> None:
+        """Raise NoSpace when users may add nothing: what is left is for logging in, for removing and for what goes by the clock."""
+        self._core.blobs.check_rows(self._store.log_size())
 
     def check_params(self, params: dict[str, str]) -> None:
         """Refuse parameters that take more than `limits.params_bytes` as they are kept: they are in every listing. Raises TooLarge."""

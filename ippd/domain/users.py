@@ -32,8 +32,9 @@ class Users:
     def sign_up(self, actor: Actor, email: str, password: str, settings: Mapping[str, str] | None = None) -> None:
         """Ask for an account. The answer is the same for a known address, whose owner gets a mail instead.
 
-        Raises Invalid (field by field) and TooMany.
+        Raises Invalid (field by field), TooMany, and NoSpace when the disk is full.
         """
+        self._core.limits.check_disk()
         self._core.attempts.count("sign-up", actor.address, self._core.settings["auth.signups_per_hour"], 3600)
         wanted = fields.check(fields.SignUp, {"email": email, "password": password})
         cleaned = self.checked(settings or {})
@@ -154,8 +155,9 @@ class Users:
 
     @permits("user.set")
     def set_setting(self, actor: Actor, name: str, value: str) -> None:
-        """Set one entry of the own profile. Raises Invalid."""
+        """Set one entry of the own profile. Raises Invalid, and NoSpace when the disk is full."""
         self._setting(name, value)
+        self._core.limits.check_disk()
         with self._store.write() as store:
             row = store.one("SELECT settings FROM users WHERE id = :id", id=actor.user)
             settings = (json.loads(row["settings"]) if row else {}) | {name: value}
