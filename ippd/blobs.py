@@ -15,8 +15,9 @@ from pathlib import Path
 
 from ippd.errors import NoSpace, NotFound, TooLarge
 
-CHECK_EVERY = 4 << 20  # bytes between two looks at the free space; the first chunk is preceded by one
+CHECK_EVERY = 4 << 20  # bytes between two looks at the free space; each file is preceded by one
 LEAST = 1 << 20  # bytes that must be free for writes to the database
+LEAST_FILES = 100  # inodes that are left for the daemon's own files
 NAME = re.compile(r"[0-9a-f]{32}")  # of a piece, inside its folder
 
 
@@ -51,8 +52,10 @@ class Blobs:
         self.make_room()  # a start on a full disk writes to the database as well
 
     def free(self) -> int:
-        """Bytes that uploads may still take."""
+        """Bytes that uploads may still take; 0 as well when the disk has no number left for a file."""
         disk = os.statvfs(self.incoming)
+        if disk.f_files and disk.f_favail <= LEAST_FILES:  # some file systems count none, and say 0 of 0
+            return 0
         return max(0, disk.f_bavail * disk.f_frsize - self.reserve)
 
     def check_room(self, wanted: int) -> None:
@@ -74,6 +77,7 @@ class Blobs:
 
         Raises TooLarge past `limit` bytes, NoSpace when the disk is full; whatever `chunks` raises goes through. Then nothing is left.
         """
+        self.check_room(1)  # an empty file takes a place as well
         name = secrets.token_hex(16)
         partial = self.incoming / name
         try:
@@ -115,7 +119,7 @@ class Blobs:
         return folder
 
     def _stream(self, file: FileIO, chunks: Iterable[bytes], limit: int | None) -> tuple[int, str]:
-        digest, size, checked = hashlib.sha256(), 0, -CHECK_EVERY
+        digest, size, checked = hashlib.sha256(), 0, 0
         for chunk in chunks:
             size += len(chunk)
             if limit is not None and size > limit:

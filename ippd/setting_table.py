@@ -90,7 +90,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("auth.resets_per_hour", SOME, "10", "Password resets that one address may ask for in an hour.", True),
     Setting("limits.files_per_experiment", COUNT, "2000", "Input files of one experiment.", True),
     Setting("limits.file_bytes", size, "50GB", "Size of one file.", True),
-    Setting("limits.user_bytes", size, "500GB", "Size of all files of one user.", True),
+    Setting("limits.user_bytes", size, "500GB", "Size of all files of one user; each counts as 4 KB at least.", True),
     Setting("limits.waiting_experiments", COUNT, "1000",
             "Experiments of one user that are not handed out yet; those suspended meanwhile count as well.", True),
     Setting("limits.running_experiments", SOME, "10000", "Experiments of one user that are handed out and have not ended.", True),

@@ -1,8 +1,10 @@
-"""A disk that users fill with what counts for nobody's quota. Bad input: text without files, a start when nothing is left."""
+"""A disk that users fill with what counts for nobody's quota. Bad input: text, empty files, a start when nothing is left."""
 
 import pytest
 
 from conftest import PASSWORD, echo, join
+from ippd.domain.limits import LEAST_FILE
+from ippd.domain.submission import Part
 from ippd.errors import NoSpace
 from ippd.permissions import ANONYMOUS, OPERATOR, SYSTEM
 from ippd.store import LARGEST_LOG
@@ -107,3 +109,38 @@ def test_experiments_that_ended_are_not_kept_without_end(make_core):
             attempt()
     core.experiments.remove(OPERATOR, 1)
     assert core.experiments.submit(ada, echo())
+
+
+def test_empty_files_do_not_take_all_inodes(make_core):
+    """Bad input: 300 empty files in one form, and again one by one."""
+    core = make_core(limits__user_bytes=256 * LEAST_FILE)
+    ada, several = join(core), [(f"{number}.txt", b"") for number in range(300)]
+    with pytest.raises(NoSpace, match="more than the 1048576 bytes"):
+        core.experiments.submit(ada, echo(*several))
+    assert not list(core.blobs.folder.glob("[0-9]*/*")) and core.limits.used(ada.user) == 0
+    core.experiments.submit(ada, echo(*several[:200]))
+    assert core.limits.used(ada.user) == 200 * LEAST_FILE
+    for name, _ in several[:56]:
+        core.experiments.submit(ada, echo((name, b"")))
+    with pytest.raises(NoSpace):
+        core.experiments.submit(ada, echo(("one.txt", b"")))
+    with pytest.raises(NoSpace):
+        core.runs.relaunch(ada, 2, {})
+
+
+def test_a_disk_without_inodes_is_full(make_core, make_disk, script):
+    """Bad input: a disk of 300 files, and empty files that are submitted as long as they are taken; then results."""
+    core = make_core(data__directory=make_disk(64, files=300) / "data")
+    ada = join(core)
+    id = core.experiments.submit(ada, echo())["id"]
+    assert core.ready() == []
+    with pytest.raises(NoSpace, match="not enough room"):
+        core.experiments.submit(ada, echo(*((f"{number}.txt", b"") for number in range(300))))
+    assert core.ready() == [], "nothing is left of that"
+    with pytest.raises(NoSpace, match="room on the disk"):
+        for number in range(300):
+            core.experiments.submit(ada, echo((f"{number}.txt", b"")))
+    assert core.ready() == ["there is no room for uploads on the disk"] and core.blobs.free() == 0
+    with pytest.raises(NoSpace, match="not enough room"):
+        core.files.add_results(script, id, [Part("file", "file", [], "log.txt")])
+    assert log_in(core) and core.experiments.remove(script, id + 1) is True

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ippd import fields
+from ippd.domain.limits import counted
 from ippd.domain.states import ENDED, move
 from ippd.errors import Conflict, Invalid
 from ippd.permissions import ANY, Actor, permits
@@ -93,6 +94,7 @@ class Runs:
         and what `submit` raises.
         """
         core = self._core
+        core.limits.check_disk()
         old = core.experiments.get(actor, id)
         assert actor.user is not None
         row = self._store.one("SELECT spec, priority FROM experiments WHERE id = :id AND user_id = :user", id=id, user=actor.user)
@@ -109,7 +111,7 @@ class Runs:
         with core.blobs.batch() as batch:
             blobs = [batch.link(actor.user, file["path"], file["bytes"], file["sha256"]) for file in files]
             with self._store.write():
-                core.limits.check(actor.user, limits, sum(file["bytes"] for file in files))
+                core.limits.check(actor.user, limits, sum(counted(file["bytes"]) for file in files))
                 inputs = [(file["field"], file["name"], blob) for file, blob in zip(files, blobs, strict=True)]
                 new = core.experiments.insert(actor.user, _facts(old), spec, inputs, min(0, row["priority"]))
             batch.keep()
