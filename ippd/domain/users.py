@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PENDING, APPROVED, DENIED = STATUSES = ("pending", "approved", "denied")
 MOST_SETTINGS = 100
+MOST_BYTES = 16 << 10  # of all settings of a user together, as they are kept: anybody may sign up
 CHANNELS = ("email", "slack_message", "none")
 
 
@@ -81,7 +82,9 @@ class Users:
         """Profile settings as they may be stored. Raises Invalid."""
         if len(settings) > MOST_SETTINGS:
             raise Invalid(f"there may be at most {MOST_SETTINGS} settings")
-        return {name: self._setting(name, value) for name, value in settings.items()}
+        cleaned = {name: self._setting(name, value) for name, value in settings.items()}
+        _check_size(cleaned)
+        return cleaned
 
     def _setting(self, name: str, value: str) -> str:
         fields.check(fields.UserSetting, {"name": name, "value": value})
@@ -163,6 +166,7 @@ class Users:
             settings = (json.loads(row["settings"]) if row else {}) | {name: value}
             if len(settings) > MOST_SETTINGS:
                 raise Invalid(f"there may be at most {MOST_SETTINGS} settings")
+            _check_size({other: settings[other] for other in settings if other != name} | {name: value})
             store.execute(
                 "UPDATE users SET settings = :settings WHERE id = :id", settings=json.dumps(settings, ensure_ascii=False), id=actor.user
             )
@@ -229,6 +233,16 @@ class Users:
                 raise Invalid("this code is not valid (any more): please ask for a new one")
             self._keep_password(id, hashed)
             self._core.attempts.forget("log-in", store.value("SELECT email FROM users WHERE id = :id", id=id))
+
+
+def _check_size(settings: Mapping[str, str]) -> None:
+    """Refuse those settings, in their order, that are past MOST_BYTES. Raises Invalid."""
+    size, past = 0, []
+    for name, value in settings.items():
+        size += len(json.dumps({name: value}, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        past += [name] if size > MOST_BYTES else []
+    if past:
+        raise Invalid(fields={name: [f"all settings together may have at most {MOST_BYTES} bytes"] for name in past})
 
 
 def _digest(code: str) -> str:
