@@ -172,6 +172,21 @@ def test_backups_that_are_not_made(core, make_core, settings, look, clock, tmp_p
     assert look(settings(**given), "backups")[0][0] == WARN
 
 
+def test_a_backup_from_the_future_was_taken_for_a_recent_one(make_core, settings, look, clock, tmp_path):
+    """Bad input: a backup that was made while the clock was ten years ahead; then a right one beside it."""
+    given = {"backup__directory": tmp_path / "backups"}
+    core = make_core(**given)
+    clock.forward(days=3650)
+    core.backups.scheduled(OPERATOR)
+    (path,) = (tmp_path / "backups").iterdir()
+    clock.forward(days=-3650)
+    ahead = (WARN, f"1 backups are from the future, the first is {path}")
+    assert look(settings(**given), "backups") == [ahead, (WARN, f"there is no recent backup in {tmp_path}/backups")]
+    core.backups.scheduled(OPERATOR)
+    levels = [level for level, _ in look(settings(**given), "backups")]
+    assert levels == [WARN, OK] and look(settings(**given), "backups")[0] == ahead
+
+
 def test_the_command_says_all_and_its_exit_status_tells(tmp_path):
     kept = {name: value for name, value in os.environ.items() if not name.startswith("IPPD_")}
     environ = kept | {"IPPD_CONFIG": "", "IPPD_DATA_DIRECTORY": str(tmp_path / "data")}
