@@ -17,7 +17,7 @@ from daemon import Daemon, free_ports  # noqa: E402  (the demo's, which stands i
 
 EMAIL, PASSWORD = "ada@bench.example", "a password for the bench"
 # One user at one address does here what a thousand do elsewhere. All else is as it comes, the access log included.
-OPEN = {"auth__logins_per_minute": 10**6, "limits__waiting_experiments": 10**6}
+OPEN = {"auth__logins_per_minute": 10**6, "limits__waiting_experiments": 10**6, "limits__kept_experiments": 10**6}
 
 
 class Stage:

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from ippd.errors import NoSpace, NotFound, TooLarge
 
-CHECK_EVERY = 4 << 20  # bytes between two looks at the free space; the first chunk is preceded by one
+CHECK_EVERY = 4 << 20  # bytes between two looks at the free space; each file is preceded by one
 LEAST = 1 << 20  # bytes that must be free for writes to the database
+LEAST_FILES = 100  # inodes that are left for the daemon's own files
 NAME = re.compile(r"[0-9a-f]{32}")  # of a piece, inside its folder
 
 
@@ -48,10 +49,13 @@ class Blobs:
         for folder in (self.folder, self.incoming):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.keep_reserve()
+        self.make_room()  # a start on a full disk writes to the database as well
 
     def free(self) -> int:
-        """Bytes that uploads may still take."""
+        """Bytes that uploads may still take; 0 as well when the disk has no number left for a file."""
         disk = os.statvfs(self.incoming)
+        if disk.f_files and disk.f_favail <= LEAST_FILES:  # some file systems count none, and say 0 of 0
+            return 0
         return max(0, disk.f_bavail * disk.f_frsize - self.reserve)
 
     def check_room(self, wanted: int) -> None:
@@ -59,11 +63,21 @@ class Blobs:
         if wanted > self.free():
             raise NoSpace("there is not enough room on the disk for this upload")
 
+    def check_rows(self, log: int) -> None:
+        """Raise NoSpace when users may add nothing, not even a row: one without files would spend the reserve as well.
+
+        The database lies beside the reserve; the `log` bytes of its write-ahead log need their place in it once more.
+        """
+        disk = os.statvfs(self.reserve_file.parent)
+        if not self.free() or disk.f_bavail * disk.f_frsize - log <= self.reserve:
+            raise NoSpace("there is no room on the disk: nothing can be added now")
+
     def write(self, owner: int, chunks: Iterable[bytes], limit: int | None = None) -> Blob:
         """Store the chunks of a file of the user `owner`; returns when the bytes are on the disk.
 
         Raises TooLarge past `limit` bytes, NoSpace when the disk is full; whatever `chunks` raises goes through. Then nothing is left.
         """
+        self.check_room(1)  # an empty file takes a place as well
         name = secrets.token_hex(16)
         partial = self.incoming / name
         try:
@@ -105,7 +119,7 @@ class Blobs:
         return folder
 
     def _stream(self, file: FileIO, chunks: Iterable[bytes], limit: int | None) -> tuple[int, str]:
-        digest, size, checked = hashlib.sha256(), 0, -CHECK_EVERY
+        digest, size, checked = hashlib.sha256(), 0, 0
         for chunk in chunks:
             size += len(chunk)
             if limit is not None and size > limit:

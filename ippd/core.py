@@ -91,7 +91,9 @@ class Core:
             self._read()
         except IppdError as error:
             problems.append(str(error))
-        if not self.blobs.free():
+        try:
+            self.limits.check_disk()
+        except NoSpace:
             problems.append("there is no room for uploads on the disk")
         return problems
 

@@ -24,6 +24,14 @@ def is_full(folder: Path) -> bool:
     return False
 
 
+def size_of(path: Path) -> int:
+    """The bytes of a file; 0 when there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def refuse_network(folder: Path) -> None:
     """Raise Unavailable when `folder` lies on a network file system, where write-ahead logging breaks."""
     best, kind = "", ""

@@ -12,7 +12,7 @@ import dataset
 import sqlalchemy.dialects.sqlite  # the engine looks for it late: by then this process may be an account that cannot read it
 from sqlalchemy import Column, Float, ForeignKey, Integer, Text, event
 
-from ippd.disk import is_full, refuse_network
+from ippd.disk import is_full, refuse_network, size_of
 from ippd.errors import Conflict, NoSpace, Unavailable
 from ippd.livecopy import copy_database
 from ippd.schema import MIGRATIONS, TABLES
@@ -21,6 +21,7 @@ Row = dict[str, Any]
 Rows = list[Row]
 Names = list[str]  # under names of their own, because `list` is a method of many nouns
 
+LARGEST_LOG = 4 << 20  # bytes of the write-ahead log that are kept on the disk when all of it has been moved into the database
 # Checkpoints run in one place only (`checkpoint`): SQLite 3.7.0 to 3.51.2 can corrupt a WAL database when two of them race with a
 # writer that resets the log (sqlite.org, "WAL-reset bug").
 PRAGMAS = (
@@ -29,6 +30,7 @@ PRAGMAS = (
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
     "PRAGMA wal_autocheckpoint=0",
+    f"PRAGMA journal_size_limit={LARGEST_LOG}",
     "PRAGMA temp_store=MEMORY",
 )
 # Beginnings of SQLite's names of errors (sqlite.org/rescode.html), and what is said then.
@@ -245,13 +247,17 @@ class Store:
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the database. The write lock is held meanwhile, so that no writer can reset the log."""
-        with self.write():
-            other = sqlite3.connect(self.path, isolation_level=None)
-            try:
-                other.execute("PRAGMA wal_autocheckpoint=0")
-                other.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            finally:
-                other.close()
+        with self.write(), closing(sqlite3.connect(self.path, isolation_level=None)) as other:
+            other.execute("PRAGMA wal_autocheckpoint=0")
+            other.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        if self.log_size() > LARGEST_LOG:
+            # The next change begins the log anew, unless somebody reads what is in it, and cuts it (journal_size_limit). A checkpoint
+            # that cuts (TRUNCATE) wants the lock for itself, and goes on without one when it does not get it.
+            self.execute(f"PRAGMA user_version={self.value('PRAGMA user_version') % 1000 + 1}")
+
+    def log_size(self) -> int:
+        """The bytes that the write-ahead log takes on the disk."""
+        return size_of(Path(f"{self.path}-wal"))
 
     def copy_to(self, path: Path) -> None:
         """Write a copy of the database as it is now, one file without a log; no writer waits for it. Raises NoSpace, Unavailable."""

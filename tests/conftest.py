@@ -176,15 +176,15 @@ def script():
 
 @pytest.fixture
 def make_disk(tmp_path):
-    """A function: a folder on a disk of 4 MB, mounted with these options besides."""
+    """A function: a folder on a disk of so many MB, mounted with these options besides."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount a disk")
     places = []
 
-    def make(*options):
+    def make(size, *options):
         places.append(tmp_path / f"disk{len(places) or ''}")
         places[-1].mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(("size=4m", *options)), "none", places[-1]], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join((f"size={size}m", *options)), "none", places[-1]], check=True)
         return places[-1]
 
     yield make
@@ -195,7 +195,7 @@ def make_disk(tmp_path):
 @pytest.fixture
 def small_disk(make_disk):
     """A folder on a disk of 4 MB."""
-    return make_disk()
+    return make_disk(4)
 
 
 @pytest.fixture

@@ -282,6 +282,22 @@ def test_backups_by_the_clock_told_nobody_of_damage_and_removed_the_last_good_co
     assert len(stamped(tmp_path / "backups", "ippd")) == 1
 
 
+def test_a_clock_that_was_ahead_for_a_moment_stopped_all_backups(make_core, clock, tmp_path):
+    """Bad input: a clock that says 2037 for an hour and is right again; a backup of that hour, with only one to be kept."""
+    core = make_core(backup__directory=tmp_path / "backups", backup__keep=1)
+    join(core)
+    assert core.backups.scheduled(SYSTEM) == 1
+    clock.forward(days=3650)
+    assert core.backups.scheduled(SYSTEM) == 1
+    (ahead,) = stamped(tmp_path / "backups", "ippd")
+    clock.forward(days=-3649)
+    assert core.backups.scheduled(SYSTEM) == 1 and core.backups.scheduled(SYSTEM) == 0
+    assert [when for when, _ in stamped(tmp_path / "backups", "ippd")] == [clock(), ahead[0]], "neither takes the place of the other"
+    clock.forward(days=1)
+    assert core.backups.scheduled(SYSTEM) == 1
+    assert [when for when, _ in stamped(tmp_path / "backups", "ippd")] == [clock(), ahead[0]]
+
+
 def test_no_backup_is_begun_where_it_does_not_fit(make_core, tmp_path):
     core = make_core(backup__directory=tmp_path / "backups")
     core.experiments.submit(join(core), echo(("scan.nii", b"small")))

@@ -165,6 +165,30 @@ def test_what_came_too_late_can_be_removed(mailing, clock):
     assert mailing.notifications.drop(OPERATOR, 0) == (1, 0, "")
 
 
+def test_a_notification_of_an_hour_in_which_the_clock_was_ahead_waited_for_years(mailing, clock):
+    """Bad input: two that are postponed and one that is stored while the clock is ten years ahead."""
+    clock.forward(days=3650)
+    for name in ("bob", "eve"):
+        mailing.notifications.add("message", to=f"{name}@example.org", message="m")
+    mailing.notifications.deliver(SYSTEM, Sent(bob=Refused("later"), eve=OSError("down")))
+    mailing.notifications.add("message", to="ada@example.org", message="m")
+    clock.forward(days=-3650)
+    sent = Sent()
+    assert mailing.notifications.deliver(SYSTEM, sent)["sent"] == 3
+    assert sorted(to for _, to, _, _ in sent) == ["ada@example.org", "bob@example.org", "eve@example.org"]
+
+
+def test_what_was_postponed_for_as_long_as_can_be_waits_for_its_time(make_core, clock):
+    """Bad input: a mail server that has 10 minutes for each answer: what is being sent now is kept from others for hours."""
+    core = make_core(mail__host="127.0.0.1", mail__timeout="10m")
+    core.notifications.add("message", to="ada@example.org", message="m")
+    core.store.execute("UPDATE outbox SET next_attempt_at = :then", then=clock() + 20 * 600)
+    sent = Sent()
+    assert core.notifications.deliver(SYSTEM, sent)["sent"] == 0 and core.store.value("SELECT attempts FROM outbox") == 0
+    clock.forward(seconds=20 * 600)
+    assert core.notifications.deliver(SYSTEM, sent)["sent"] == 1
+
+
 def test_a_daemon_that_was_off_for_a_week_still_tries(mailing, clock):
     mailing.notifications.add("message", to="ada@example.org", message="m")
     clock.forward(days=7)

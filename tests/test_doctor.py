@@ -41,7 +41,7 @@ def test_a_folder_that_is_open_to_all(core, settings, look):
 
 def test_a_disk_with_little_room_or_none(core, settings, look, make_disk):
     """Bad input: disks with less than 1 GB, and with less than the reserve."""
-    where = make_disk("mode=700")
+    where = make_disk(4, "mode=700")
     assert look(settings(data__uploads=where), "data folder")[-1] == (WARN, f"{where} has 4 MB free")
     (where / "large").write_bytes(bytes(3 << 20))
     assert look(settings(data__uploads=where, data__reserve="2MB"), "data folder")[-1] == (FAIL, f"{where} has 1 MB free")
@@ -66,14 +66,14 @@ def test_a_data_folder_on_a_file_system_that_several_hosts_share(tmp_path, kind)
 
 def test_a_disk_on_which_nothing_can_be_written(core, settings, look, make_disk):
     """Bad input: disks that are mounted read-only, without a free inode, and with a few."""
-    where = make_disk("mode=700")
+    where = make_disk(4, "mode=700")
     subprocess.run(["mount", "-o", "remount,ro", where], check=True)
     assert look(settings(data__uploads=where), "data folder")[-1] == (FAIL, f"{where} is on a disk that is mounted read-only")
-    where = make_disk("mode=700", "nr_inodes=200")
+    where = make_disk(4, "mode=700", "nr_inodes=200")
     for number in range(199):  # the root folder has one
         (where / str(number)).touch()
     assert look(settings(data__uploads=where), "data folder")[-1] == (FAIL, f"{where}: no inodes are free, so no file can be made")
-    where = make_disk("mode=700", "nr_inodes=200", "size=2g")
+    where = make_disk(2048, "mode=700", "nr_inodes=200")
     for number in range(197):
         (where / str(number)).touch()
     assert look(settings(data__uploads=where), "data folder")[-1] == (WARN, f"{where}: only 2 inodes are free")
@@ -172,6 +172,21 @@ def test_backups_that_are_not_made(core, make_core, settings, look, clock, tmp_p
     assert look(settings(**given), "backups")[0][0] == OK
     clock.forward(days=3)
     assert look(settings(**given), "backups")[0][0] == WARN
+
+
+def test_a_backup_from_the_future_was_taken_for_a_recent_one(make_core, settings, look, clock, tmp_path):
+    """Bad input: a backup that was made while the clock was ten years ahead; then a right one beside it."""
+    given = {"backup__directory": tmp_path / "backups"}
+    core = make_core(**given)
+    clock.forward(days=3650)
+    core.backups.scheduled(OPERATOR)
+    (path,) = (tmp_path / "backups").iterdir()
+    clock.forward(days=-3650)
+    ahead = (WARN, f"1 backups are from the future, the first is {path}")
+    assert look(settings(**given), "backups") == [ahead, (WARN, f"there is no recent backup in {tmp_path}/backups")]
+    core.backups.scheduled(OPERATOR)
+    levels = [level for level, _ in look(settings(**given), "backups")]
+    assert levels == [WARN, OK] and look(settings(**given), "backups")[0] == ahead
 
 
 def test_the_command_says_all_and_its_exit_status_tells(tmp_path):

@@ -80,7 +80,7 @@ def test_a_daemon_that_answers_but_is_not_ready(make_portal, make_settings, look
 def test_a_folder_in_which_the_program_cannot_unpack_itself(settings, look, make_disk, monkeypatch):
     """Bad input: a disk without room for the program, and one that allows no programs."""
     for options, said in (((), "has less than 64 MB free"), (("size=100m", "noexec"), "forbids programs (noexec)")):
-        where = make_disk(*options)
+        where = make_disk(4, *options)
         monkeypatch.setattr(tempfile, "tempdir", str(where))
         assert look(settings(), "unpack folder") == [(FAIL, f"{where} {said}")]
 

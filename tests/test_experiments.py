@@ -61,41 +61,41 @@ def test_a_client_that_vanishes_in_its_second_file_leaves_nothing(core, ada):
 
 
 def test_a_quota_is_checked_before_the_first_byte(make_core):
-    core = make_core(limits__user_bytes=10, limits__form_bytes=1)
+    core = make_core(limits__user_bytes=10_000, limits__form_bytes=1)
     ada = join(core)
 
     def untouched():
         raise AssertionError("a byte was read")
         yield
 
-    with pytest.raises(NoSpace, match="more than the 10 bytes"):
-        core.experiments.submit(ada, untouched(), announced=12)
+    with pytest.raises(NoSpace, match="more than the 10000 bytes"):
+        core.experiments.submit(ada, untouched(), announced=10_002)
     with pytest.raises(NoSpace):  # a false announcement does not help
-        core.experiments.submit(ada, echo(("scan.nii", b"x" * 11)), announced=1)
+        core.experiments.submit(ada, echo(("scan.nii", b"x" * 10_001)), announced=1)
     assert blobs_on_disk(core) == []
 
 
 def test_a_quota_is_freed_by_removing(make_core, script):
 
-    core = make_core(limits__user_bytes=10)
+    core = make_core(limits__user_bytes=10_000)
     ada = join(core)
-    id = core.experiments.submit(ada, echo(("scan.nii", b"x" * 10)))["id"]
+    id = core.experiments.submit(ada, echo(("scan.nii", b"x" * 10_000)))["id"]
     with pytest.raises(NoSpace):
         core.experiments.submit(ada, echo(("scan.nii", b"x")))
     assert core.experiments.remove(script, id) is True
     assert core.experiments.remove(script, id) is False
     assert blobs_on_disk(core) == []
-    assert core.experiments.submit(ada, echo(("scan.nii", b"x" * 10)))
+    assert core.experiments.submit(ada, echo(("scan.nii", b"x" * 10_000)))
 
 
 def test_two_uploads_at_once_cannot_both_take_the_rest_of_the_quota(make_core):
 
-    core = make_core(limits__user_bytes=15)
+    core = make_core(limits__user_bytes=15_000)
     ada, both, outcomes = join(core), threading.Barrier(2), []
 
     def slow():
         both.wait()
-        yield b"x" * 10
+        yield b"x" * 10_000
 
     def upload():
         try:
@@ -109,7 +109,7 @@ def test_two_uploads_at_once_cannot_both_take_the_rest_of_the_quota(make_core):
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(outcomes) == ["refused", "stored"] and core.limits.used(ada.user) == 10
+    assert sorted(outcomes) == ["refused", "stored"] and core.limits.used(ada.user) == 10_000
 
 
 def test_limits_on_size_count_and_waiting_experiments(make_core):

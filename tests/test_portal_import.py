@@ -69,7 +69,7 @@ def portal(old):
     old.add("user_settings", 3, "notification_type", "email")
     old.add("groups", 1, "researchers")
     old.add("user_groups", 3, 1)
-    old.add("limits", 1, 1, "user_bytes", "1000")
+    old.add("limits", 1, 1, "user_bytes", "100000")
     experiment(old, 7, 2, "2020-06-01 12:00:00", [("scan", "scan 1.nii.gz", b"scan")])
     old.put(3, "completed", 7, "7.zip", b"results")
     experiment(old, 8, 0, "2020-06-02 12:00:00", [("scan", "b.nii", b"b")])
@@ -99,7 +99,7 @@ def test_everything_comes_over_and_old_passwords_work_on(core, portal):
     assert report.problems == []
     assert report.brought == {"users": 2, "groups": 1, "memberships": 1, "limits": 1, "experiments": 4, "files": 4}
     ada = core.sessions.actor(core.sessions.log_in(ANONYMOUS, "ada@example.org", PASSWORD.decode()))
-    assert ada.user == 3 and core.limits.of(3)["user_bytes"] == 1000 and core.groups.names(ada) == ["researchers"]
+    assert ada.user == 3 and core.limits.of(3)["user_bytes"] == 100_000 and core.groups.names(ada) == ["researchers"]
     assert core.users.find(OPERATOR, 3)["settings"] == {"institution": "Analytical Society", "notification_type": "email"}
     assert core.users.find(OPERATOR, "bob@example.org")["status"] == "pending"
     first, second, third, fourth = core.experiments.list(ada)

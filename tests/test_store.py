@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 
 import pytest
 
@@ -13,7 +14,7 @@ from ippd import disk
 from ippd.disk import refuse_network
 from ippd.errors import Conflict, NoSpace, Unavailable
 from ippd.schema import INDEXES, TABLES
-from ippd.store import Store
+from ippd.store import LARGEST_LOG, Store
 
 
 @pytest.fixture
@@ -104,6 +105,29 @@ def test_the_log_is_moved_into_the_database_only_by_checkpoint(store):
     assert store.value("SELECT COUNT(*) FROM groups") == 200
 
 
+def test_a_log_that_has_grown_large_does_not_stay_so(store):
+    """Bad input: more changes between two checkpoints than the log shall take; then some while somebody reads what is in it."""
+    log = store.path.with_name(f"{store.path.name}-wal")
+
+    def grow():
+        for number in range(100):
+            store.insert("groups", name=f"group {number} {os.urandom(40_000).hex()}")
+        assert log.stat().st_size > LARGEST_LOG
+
+    grow()
+    store.checkpoint()
+    assert log.stat().st_size <= LARGEST_LOG and store.value("SELECT COUNT(*) FROM groups") == 100
+    grow()
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT COUNT(*) FROM groups").fetchone()
+        store.insert("groups", name="later")
+        store.checkpoint()
+        assert reader.execute("SELECT COUNT(*) FROM groups").fetchone() == (200,)
+    store.checkpoint()
+    assert log.stat().st_size <= LARGEST_LOG and store.value("SELECT COUNT(*) FROM groups") == 201
+
+
 def test_the_database_has_the_tables_columns_and_indexes_of_the_schema(store):
     for table, columns in TABLES.items():
         assert [row["name"] for row in store.all(f"PRAGMA table_info({table})")] == list(columns)
@@ -144,7 +168,7 @@ def test_a_full_disk_releases_the_reserve_and_says_so(tmp_path):
 FULL = """
 import os, pathlib, sys
 from ippd.errors import NoSpace
-from ippd.store import Store
+from ippd.store import LARGEST_LOG, Store
 folder = pathlib.Path(sys.argv[1])
 store = Store(folder / "full.sqlite", on_full=lambda: print("released") or True)
 store.migrate()

@@ -306,6 +306,25 @@ def test_the_addresses_of_one_network_are_counted_together(make_core):
         core.sessions.log_in(Actor("anonymous", address="2001:db8:0:1::1"), "nobody@example.org", PASSWORD)
 
 
+@pytest.mark.parametrize("letter", ["x", "\U0001f600", "\1"])
+def test_one_sign_up_stored_a_megabyte_of_settings(core, ada, letter):
+    """Bad input: 100 settings of 4096 letters, short and long ones and some that are kept as six; then the same one by one."""
+    many = {f"note-{number}": letter * 4096 for number in range(100)}
+    with pytest.raises(Invalid) as refused:
+        core.users.sign_up(VISITOR, "eve@example.org", PASSWORD, many)
+    assert "note-99" in refused.value.fields and refused.value.fields["note-99"] == ["all settings together may have at most 16384 bytes"]
+    with pytest.raises(NotFound):
+        core.users.find(OPERATOR, "eve@example.org")
+    with pytest.raises(Invalid) as refused:
+        for name, value in many.items():
+            core.users.set_setting(ada, name, value[:1000])
+    assert list(refused.value.fields) == [name]
+    kept = core.store.value("SELECT settings FROM users WHERE id = :id", id=ada.user)
+    assert 10_000 < len(kept.encode()) < 17_000
+    core.users.set_setting(ada, "note-0", "short")
+    core.users.set_setting(ada, "fname", "Ada")
+
+
 def test_settings_are_the_users_own(core, ada, bob):
     core.users.set_setting(ada, "institution", "Café <b>")
     assert core.users.find(OPERATOR, ada.user)["settings"] == {"institution": "Café <b>"}

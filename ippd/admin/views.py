@@ -14,6 +14,7 @@ LABELS = {
     "file_bytes": "Size of one file",
     "user_bytes": "Storage per user",
     "waiting_experiments": "Waiting experiments",
+    "kept_experiments": "Kept experiments",
     "running_experiments": "Running experiments",
     "running_together": "Running in the group",
 }

@@ -166,7 +166,10 @@ def backups(patient: Patient) -> Iterator[Finding]:
     if not folder:
         yield WARN, "no backups are made by the clock", "set backup.directory, best on another disk; or run ippd backup from cron"
         return
-    made = stamped(Path(folder), "ippd")
+    made = stamped(Path(folder), "ippd", until=patient.now)
+    if ahead := stamped(Path(folder), "ippd")[len(made) :]:
+        what = f"{len(ahead)} backups are from the future, the first is {ahead[0][1]}"
+        yield WARN, what, "is the clock right? if it was ahead for a moment, remove them or give them the names of when they were made"
     late = patient.now - 2 * patient.settings["backup.interval"]
     if not made or made[-1][0] < late:
         yield WARN, f"there is no recent backup in {folder}", "look into the log for why; is the daemon running?"

@@ -3,6 +3,7 @@
 import calendar
 import hashlib
 import logging
+import math
 import os
 import sqlite3
 import tempfile
@@ -117,7 +118,7 @@ class Backups:
         folder = Path(settings["backup.directory"])
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._clean(folder)
-        kept = stamped(folder, "ippd")
+        kept = stamped(folder, "ippd", until=now)
         if kept and now - kept[-1][0] < settings["backup.interval"]:
             return 0
         check_room(folder, self.size(actor) + settings["data.reserve"])
@@ -127,7 +128,7 @@ class Backups:
         if made.damage:
             self._tell(path, made.damage)
         else:
-            prune(folder, "ippd", settings["backup.keep"])
+            prune(folder, "ippd", settings["backup.keep"], now)
         return 1
 
     def _tell(self, path: Path, damage: list[str]) -> None:
@@ -160,7 +161,7 @@ def before_migration(store: Store, folder: Path, keep: int, clock: Callable[[], 
         store.copy_to(copy)
         copy.rename(path)
     flush_folder(folder)
-    prune(folder, kind, keep, "sqlite")
+    prune(folder, kind, keep, clock(), "sqlite")
     return path
 
 
@@ -169,22 +170,25 @@ def name(kind: str, now: float, ending: str = "tar") -> str:
     return f"{kind}-{time.strftime(STAMP, time.gmtime(now))}.{ending}"
 
 
-def stamped(folder: Path, kind: str, ending: str = "tar") -> list[tuple[float, Path]]:
-    """The backups of a kind in a folder with their times in seconds since 1970, oldest first."""
+def stamped(folder: Path, kind: str, ending: str = "tar", until: float = math.inf) -> list[tuple[float, Path]]:
+    """The backups of a kind in a folder with their times in seconds since 1970, oldest first.
+
+    Those later than `until` are left out: a clock that was ahead for a moment has made them, and they are older than they say.
+    """
     found = []
     for path in folder.glob(f"{kind}-????????T??????Z.{ending}"):
         with suppress(ValueError):
             found.append((float(_seconds(path.name[len(kind) + 1 : -len(ending) - 1])), path))
-    return sorted(found)
+    return sorted(one for one in found if one[0] <= until)
 
 
 def _seconds(stamp: str) -> int:
     return calendar.timegm(time.strptime(stamp, STAMP))
 
 
-def prune(folder: Path, kind: str, keep: int, ending: str = "tar") -> None:
-    """Remove all backups of a kind but the newest `keep`."""
-    for _, path in stamped(folder, kind, ending)[:-keep]:
+def prune(folder: Path, kind: str, keep: int, now: float, ending: str = "tar") -> None:
+    """Remove all backups of a kind but the newest `keep`; those that say they are from the future stay and do not count."""
+    for _, path in stamped(folder, kind, ending, now)[:-keep]:
         path.unlink(missing_ok=True)
 
 

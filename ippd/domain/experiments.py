@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ippd import fields
 from ippd.blobs import Batch
 from ippd.domain.leases import IN_HAND
+from ippd.domain.limits import Meter, counted
 from ippd.domain.runs import check_priority
 from ippd.domain.states import STATES, move
 from ippd.domain.submission import Part, safe_name, unique_name
@@ -41,13 +42,12 @@ class Draft:
     """A submission while it comes in: facts, parameters, and files that are on the disk already."""
 
     def __init__(
-        self, limits: dict[str, int], batch: Batch, owner: int, check: Callable[["Draft", bool], None], check_room: Callable[[int], None]
+        self, limits: dict[str, int], batch: Batch, owner: int, check: Callable[["Draft", bool], None], meter: Meter
     ) -> None:
         self.facts: dict[str, str] = {}
         self.params: dict[str, str] = {}
         self.files: list[tuple[str, str, Any]] = []
-        self._limits, self._batch, self._owner, self._check, self._check_room = limits, batch, owner, check, check_room
-        self._bytes = 0
+        self._limits, self._batch, self._owner, self._check, self._meter = limits, batch, owner, check, meter
         self._names: set[str] = set()
         self._counts: dict[str, int] = {}
 
@@ -67,15 +67,8 @@ class Draft:
         assert not isinstance(part.value, str)
         self._counts[part.name] = self._counts.get(part.name, 0) + 1
         self._check(self, False)  # what is wrong already is told before the bytes have come
-        blob = self._batch.write(self._owner, self._metered(part.value), self._limits["file_bytes"])
+        blob = self._batch.write(self._owner, self._meter.file(part.value), self._limits["file_bytes"])
         self.files.append((part.name, unique_name(safe_name(part.filename), self._names), blob))
-
-    def _metered(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """The bytes of a file, as far as there is room for them: not every form says beforehand how long it is."""
-        for chunk in chunks:
-            self._bytes += len(chunk)
-            self._check_room(self._bytes)
-            yield chunk
 
     def check(self) -> None:
         """Hold the whole against the definition of its app. Raises Invalid with a sentence per field."""
@@ -118,7 +111,7 @@ class Experiments:
                 batch,
                 actor.user,
                 lambda draft, whole: core.apps.check(draft.facts, draft.params, draft.counts, whole),
-                lambda wanted: core.limits.check_room(limits, room, wanted),
+                Meter(limits, room),
             )
             for part in parts:
                 draft.take(part)
@@ -127,7 +120,7 @@ class Experiments:
             draft.check()
             core.limits.check_params(draft.params)
             with self._store.write():
-                core.limits.check(actor.user, limits, sum(blob.bytes for _, _, blob in draft.files))
+                core.limits.check(actor.user, limits, sum(counted(blob.bytes) for _, _, blob in draft.files))
                 parents = self.parents(actor, run["parents"])
                 spec = draft.spec() | {name: run[name] for name in ("time_limit", "restarts") if run[name] is not None}
                 id = self.insert(actor.user, facts, spec, draft.files, check_priority(actor, run["priority"]), parents)

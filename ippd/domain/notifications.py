@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 EMAIL, SLACK = CHANNELS = ("email", "slack")
 PENDING, SENT, FAILED = STATUSES = ("pending", "sent", "failed")
 FIRST_PAUSE, LONGEST_PAUSE = 60.0, 3600.0  # seconds between two tries: doubled each time
+CLAIM_PAUSE = 600.0  # seconds at least that a message is kept from others while it is sent
 SHOWN = "id, kind, user_id, channel, recipient, subject, status, attempts, next_attempt_at, error, created_at, sent_at"
 ADD = (
     "INSERT INTO outbox (kind, user_id, channel, recipient, subject, body, status, attempts, next_attempt_at, "
@@ -133,6 +134,7 @@ class Notifications:
         counts = {"sent": 0, "later": 0, "failed": 0}
         begun = self._core.clock()
         for channel in CHANNELS if self._core.settings["mail.host"] else (SLACK,):
+            self._recall(channel, begun)
             works = True
             while works and not stopped() and (row := self._claim(channel, begun)):
                 outcome, works = self._send(row, send)
@@ -147,8 +149,18 @@ class Notifications:
                 CLAIM,
                 channel=channel,
                 begun=begun,
-                later=self._core.clock() + max(600.0, 20 * self._core.settings["mail.timeout"]),
+                later=self._core.clock() + self._claim_pause(),
             )
+
+    def _claim_pause(self) -> float:
+        return float(max(CLAIM_PAUSE, 20 * self._core.settings["mail.timeout"]))
+
+    def _recall(self, channel: str, begun: float) -> None:
+        """Let be due what lies further ahead than anything is postponed: the clock was ahead when that was done, and is right again."""
+        due = "FROM outbox WHERE status = 'pending' AND channel = :channel AND next_attempt_at > :ahead"
+        values = {"channel": channel, "ahead": begun + max(LONGEST_PAUSE, self._claim_pause()) + FIRST_PAUSE}
+        if self._store.one(f"SELECT 1 {due} LIMIT 1", **values):  # a look, not a change: this is done every few seconds
+            self._store.execute(f"UPDATE outbox SET next_attempt_at = :begun WHERE id IN (SELECT id {due})", begun=begun, **values)
 
     def _send(self, row: Row, send: Send) -> tuple[str, bool]:
         settings = self._core.settings

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ippd import fields
+from ippd.domain.limits import counted
 from ippd.domain.states import ENDED, move
 from ippd.errors import Conflict, Invalid
 from ippd.permissions import ANY, Actor, permits
@@ -26,16 +27,17 @@ class Runs:
     def suspend(self, actor: Actor, id: int) -> str:
         """Hold an experiment: a waiting one at once, one that a worker has as soon as that has held its job. Returns its state.
 
-        Raises Conflict when it has ended, or when a script has it (which cannot be told), NotFound.
+        Raises Conflict when it has ended, or when a script has it (which cannot be told), NotFound, NoSpace.
         """
         return self._want(actor, id, "suspended")
 
     @permits("experiment.suspend")
     def resume(self, actor: Actor, id: int) -> str:
-        """Let a suspended experiment go on; returns its state. Raises Conflict (also for one that waits for its turn), NotFound."""
+        """Let a suspended experiment go on; returns its state. Raises Conflict (also for one that waits its turn), NotFound, NoSpace."""
         return self._want(actor, id, "running")
 
     def _want(self, actor: Actor, id: int, wanted: str) -> str:
+        self._check_disk(actor)
         with self._store.write() as store:
             self._core.experiments.get(actor, id)
             row = store.one("SELECT status, claim FROM experiments WHERE id = :id", id=id)
@@ -56,6 +58,11 @@ class Runs:
             store.execute("UPDATE experiments SET wanted = :wanted WHERE id = :id", wanted=wanted, id=id)
             return str(status)
 
+    def _check_disk(self, actor: Actor) -> None:
+        """Refuse a user on a full disk what can be done again and again: each time the whole row goes into the write-ahead log."""
+        if actor.user is not None:
+            self._core.limits.check_disk()
+
     @permits("experiment.run")
     def suspended(self, actor: Actor, id: int, claim: str) -> None:
         """The worker has held the job. Saying it again changes nothing. Raises Conflict, NotFound."""
@@ -74,9 +81,10 @@ class Runs:
 
     @permits("experiment.prioritize")
     def prioritize(self, actor: Actor, id: int, priority: int) -> None:
-        """Set the priority: users may only step back behind others (0 and below). Raises Invalid, NotFound."""
+        """Set the priority: users may only step back behind others (0 and below). Raises Invalid, NotFound, NoSpace."""
         self._core.experiments.get(actor, id)
         check_priority(actor, priority)
+        self._check_disk(actor)
         self._store.execute("UPDATE experiments SET priority = :priority WHERE id = :id", priority=priority, id=id)
 
     @permits("experiment.submit")
@@ -88,6 +96,7 @@ class Runs:
         and what `submit` raises.
         """
         core = self._core
+        core.limits.check_disk()
         old = core.experiments.get(actor, id)
         assert actor.user is not None
         row = self._store.one("SELECT spec, priority FROM experiments WHERE id = :id AND user_id = :user", id=id, user=actor.user)
@@ -107,7 +116,7 @@ class Runs:
         with core.blobs.batch() as batch:
             blobs = [batch.link(actor.user, file["path"], file["bytes"], file["sha256"]) for file in files]
             with self._store.write():
-                core.limits.check(actor.user, limits, sum(file["bytes"] for file in files))
+                core.limits.check(actor.user, limits, sum(counted(file["bytes"]) for file in files))
                 inputs = [(file["field"], file["name"], blob) for file, blob in zip(files, blobs, strict=True)]
                 parents = core.experiments.parents(actor, run["parents"])
                 new = core.experiments.insert(actor.user, asked, spec, inputs, priority, parents)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PENDING, APPROVED, DENIED = STATUSES = ("pending", "approved", "denied")
 MOST_SETTINGS = 100
+MOST_BYTES = 16 << 10  # of all settings of a user together, as they are kept: anybody may sign up
 CHANNELS = ("email", "slack_message", "none")
 
 
@@ -32,8 +33,9 @@ class Users:
     def sign_up(self, actor: Actor, email: str, password: str, settings: Mapping[str, str] | None = None) -> None:
         """Ask for an account. The answer is the same for a known address, whose owner gets a mail instead.
 
-        Raises Invalid (field by field) and TooMany.
+        Raises Invalid (field by field), TooMany, and NoSpace when the disk is full.
         """
+        self._core.limits.check_disk()
         self._core.attempts.count("sign-up", actor.address, self._core.settings["auth.signups_per_hour"], 3600)
         wanted = fields.check(fields.SignUp, {"email": email, "password": password})
         cleaned = self.checked(settings or {})
@@ -80,7 +82,9 @@ class Users:
         """Profile settings as they may be stored. Raises Invalid."""
         if len(settings) > MOST_SETTINGS:
             raise Invalid(f"there may be at most {MOST_SETTINGS} settings")
-        return {name: self._setting(name, value) for name, value in settings.items()}
+        cleaned = {name: self._setting(name, value) for name, value in settings.items()}
+        _check_size(cleaned)
+        return cleaned
 
     def _setting(self, name: str, value: str) -> str:
         fields.check(fields.UserSetting, {"name": name, "value": value})
@@ -154,13 +158,15 @@ class Users:
 
     @permits("user.set")
     def set_setting(self, actor: Actor, name: str, value: str) -> None:
-        """Set one entry of the own profile. Raises Invalid."""
+        """Set one entry of the own profile. Raises Invalid, and NoSpace when the disk is full."""
         self._setting(name, value)
+        self._core.limits.check_disk()
         with self._store.write() as store:
             row = store.one("SELECT settings FROM users WHERE id = :id", id=actor.user)
             settings = (json.loads(row["settings"]) if row else {}) | {name: value}
             if len(settings) > MOST_SETTINGS:
                 raise Invalid(f"there may be at most {MOST_SETTINGS} settings")
+            _check_size({other: settings[other] for other in settings if other != name} | {name: value})
             store.execute(
                 "UPDATE users SET settings = :settings WHERE id = :id", settings=json.dumps(settings, ensure_ascii=False), id=actor.user
             )
@@ -229,6 +235,16 @@ class Users:
             if not store.execute("DELETE FROM resets WHERE digest = :digest AND user_id = :id", digest=_digest(token), id=id):
                 raise Invalid("this code is not valid (any more): please ask for a new one")
             self._keep_password(id, hashed)
+
+
+def _check_size(settings: Mapping[str, str]) -> None:
+    """Refuse those settings, in their order, that are past MOST_BYTES. Raises Invalid."""
+    size, past = 0, []
+    for name, value in settings.items():
+        size += len(json.dumps({name: value}, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        past += [name] if size > MOST_BYTES else []
+    if past:
+        raise Invalid(fields={name: [f"all settings together may have at most {MOST_BYTES} bytes"] for name in past})
 
 
 def _digest(code: str) -> str:
