@@ -138,6 +138,11 @@ class Journal:
                 log.warning("%s: %s", record, error.strerror)
         return found
 
+    def claims(self) -> list[tuple[int, str]]:
+        """(id, claim) of all that is in our hands, from the names of the records: what another thread may look at at any time."""
+        found = [NAME.fullmatch(record.stem) for record in self._records.glob("*.json")]
+        return [(int(match[1]), match[2]) for match in found if match]
+
     def _load(self, record: Path) -> Entry:
         """Raises ValueError for what is no entry of that name, OSError."""
         if files.size(record) != record.lstat().st_size:
