@@ -39,11 +39,17 @@ class Unreadable(IppdError):
 
 
 class Upload(NamedTuple):
-    """A file to be sent: the field, the name it gets there, where it lies."""
+    """A file to be sent: the field, the name it gets there, where it lies, or (a piece of it) its bytes."""
 
     field: str
     name: str
     path: Path
+    data: bytes | None = None
+
+    @property
+    def size(self) -> int:
+        """In bytes. Raises OSError for a file that is not there."""
+        return self.path.stat().st_size if self.data is None else len(self.data)
 
 
 class Server:
@@ -82,16 +88,16 @@ class Server:
         """
         boundary = secrets.token_hex(16)
         heads = [_head(boundary, name) + value.encode() + b"\r\n" for name, value in fields]
-        parts = [(_head(boundary, upload.field, upload.name), upload.path, upload.path.stat().st_size) for upload in uploads]
+        parts = [(_head(boundary, upload.field, upload.name), upload, upload.size) for upload in uploads]
         end = f"--{boundary}--\r\n".encode()
         length = sum(map(len, heads)) + sum(len(head) + size + 2 for head, _, size in parts) + len(end)
 
         def body() -> Iterator[bytes]:
             done, total = 0, sum(size for _, _, size in parts)
             yield b"".join(heads)
-            for head, path, size in parts:
+            for head, upload, size in parts:
                 yield head
-                for piece in _read(path, size):
+                for piece in _read(upload.path, size) if upload.data is None else [upload.data]:
                     done += len(piece)
                     yield piece
                     if progress:

@@ -1,6 +1,7 @@
 """What a job can do to the worker that runs it, and what the daemon can refuse: each test says which bad input it tries."""
 
 import json
+import os
 import secrets
 import time
 
@@ -263,6 +264,24 @@ def test_a_full_disk_of_the_worker_ends_neither_it_nor_what_waits(rig, small_dis
     filler.unlink()
     rig.until(worker, rig.status(two))
     assert [rig.get(id)["status"] for id in (one, two)] == ["completed"] * 2 and [rig.ran(id) for id in (one, two)] == [1, 1]
+
+
+@pytest.mark.parametrize("end", ["cancel", "time limit"])
+def test_a_job_that_fills_the_disk_of_the_worker_can_be_ended(rig, small_disk, end):
+    """Bad input: a job that leaves no room for the journal."""
+    add(rig, "odd", "cat /dev/zero >results/big; sleep 100")
+    id = rig.submit(rig.ada, app="odd", **({"time_limit": 3} if end == "time limit" else {}))
+    worker = rig.worker(worker__folder=small_disk)
+    worker.step()
+    rig.wait(lambda: os.statvfs(small_disk).f_bavail == 0)
+    if end == "cancel":
+        rig.until(worker, rig.status(id, "running"))
+        rig.core.experiments.cancel(rig.ada, id)
+        rig.until(worker, lambda: rig.core.experiments.gone(rig.ada, id))
+    else:
+        rig.until(worker, rig.status(id))
+        assert (rig.get(id)["status"], rig.get(id)["message"]) == ("failed", "the job ran longer than its time limit of 3 s")
+    assert worker.step() == 0 and list((small_disk / "jobs").iterdir()) == [] and os.statvfs(small_disk).f_bavail > 0
 
 
 def fill(path):

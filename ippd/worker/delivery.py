@@ -32,12 +32,10 @@ def _send_piece(server: Server, entry: Entry, stream: str) -> bool:
     with files.opened(path) as file:
         file.seek(sent)
         piece = file.read(PIECE)
-    part = entry.record.with_suffix(".piece")
-    part.write_bytes(piece)
     fields = [("claim", entry.claim), ("stream", stream), ("offset", str(sent))]
-    server.post_form(f"/experiments/{entry.id}/log", fields, [Upload("text", stream, part)])
+    server.post_form(f"/experiments/{entry.id}/log", fields, [Upload("text", stream, path, piece)])
     entry.sent[stream] = sent + len(piece)
-    entry.save()
+    entry.keep()
     return True
 
 
@@ -63,7 +61,7 @@ def deliver(server: Server, entry: Entry) -> bool:
     except Refused as refused:
         if refused.status == FULL and entry.tries < FULL_TRIES:
             entry.tries += 1
-            entry.save()
+            entry.keep()
             raise
         if refused.status in FOR_EVER:
             return _refused(entry, str(refused))
@@ -110,5 +108,5 @@ def _refused(entry: Entry, why: str) -> bool:
     known |= {"usage": {}} if times > 1 else {}
     kind = "lost" if told["kind"] == "lost" else "failed"
     entry.outcome, entry.tries = {"kind": kind, "refused": times, **known}, 0
-    entry.save()
+    entry.keep()
     return True

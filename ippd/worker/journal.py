@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class Entry:
     stopped_seconds: float = 0.0
     outcome: dict[str, Any] = field(default_factory=dict)
     books: dict[str, Any] = field(default_factory=dict)
+    unwritten: dict[str, "Entry"] = field(default_factory=dict, repr=False)  # of the journal: see keep
 
     @property
     def id(self) -> int:
@@ -79,13 +80,26 @@ class Entry:
 
     def save(self) -> None:
         """Write what is known, so that it survives a crash."""
-        kept = {name: value for name, value in asdict(self).items() if name not in ("name", "folder", "record")}
+        self.unwritten.pop(self.name, None)
+        kept = {made.name: getattr(self, made.name) for made in fields(self) if made.name not in ASIDE}
         with whole_file(self.record) as file:
             file.write(json.dumps(kept).encode())
 
+    def keep(self) -> None:
+        """Write it if that can be. A job may have filled the disk, and has to be ended all the same: then this worker goes on with what
+        it knows, and only one that begins anew has to find out again what was not written.
+        """
+        told = self.name in self.unwritten
+        try:
+            self.save()
+        except OSError as error:
+            self.unwritten[self.name] = self
+            if not told:
+                log.warning("experiment %d: its record cannot be written: %s", self.id, error.strerror)
+
     def forget(self) -> None:
         """Remove all of it; the entry goes first, so that half a folder is never taken for a job."""
-        self.record.with_suffix(".piece").unlink(missing_ok=True)
+        self.unwritten.pop(self.name, None)
         self.record.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -96,8 +110,9 @@ class Entry:
         return Job(self.name, self.folder, self.item["time_limit"], backend["memory"], backend["cpus"], backend["gpus"], more, site)
 
 
+ASIDE = ("name", "folder", "record", "unwritten")  # what is not in the record
 SIMPLE: dict[Any, Any] = {str: str, int: int, float: (int, float)}
-KINDS = {made.name: SIMPLE.get(made.type, dict) for made in fields(Entry) if made.name not in ("folder", "record")}
+KINDS = {made.name: SIMPLE.get(made.type, dict) for made in fields(Entry) if made.name not in ASIDE}
 
 
 class Journal:
@@ -107,6 +122,7 @@ class Journal:
         """Raises Conflict when another worker uses the folder, OSError when it cannot be made."""
         self._jobs = folder / "jobs"
         self._records = folder / "journal"
+        self._unwritten: dict[str, Entry] = {}
         for place in (self._jobs, self._records):
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = open(folder / "lock", "w")  # noqa: SIM115  # held as long as the worker lives
@@ -130,6 +146,10 @@ class Journal:
         for record in sorted(self._records.glob("*.json")):
             if not NAME.fullmatch(record.stem):
                 continue
+            if left := self._unwritten.get(record.stem):
+                left.keep()
+                found.append(left)
+                continue
             try:
                 found.append(self._load(record))
             except ValueError as error:
@@ -151,7 +171,7 @@ class Journal:
             data = file.read(MOST)
         try:
             kept = json.loads(data, parse_constant=_no_number)
-            entry = Entry(record.stem, self._jobs / record.stem, record, **kept)
+            entry = Entry(record.stem, self._jobs / record.stem, record, unwritten=self._unwritten, **kept)
             entry.job("", (), {})
             right = all(isinstance(getattr(entry, name), kind) for name, kind in KINDS.items())
             if not right or entry.step not in STEPS or entry.name != f"ippd-{entry.id}-{entry.claim}":
@@ -167,7 +187,7 @@ class Journal:
         backend: dict[str, Any] = {"resources": {}, "memory": None, "cpus": 1, "gpus": 0, "outputs": [], "executable": record.stem}
         item: dict[str, Any] = {"id": int(id), "claim": claim, "time_limit": None, "inputs": [], "backend": backend}
         outcome = {"kind": "failed", "exit_code": None, "message": "the worker's record of this experiment cannot be read"}
-        entry = Entry(record.stem, self._jobs / record.stem, record, item, STOPPING, outcome=outcome)
+        entry = Entry(record.stem, self._jobs / record.stem, record, item, STOPPING, outcome=outcome, unwritten=self._unwritten)
         entry.save()
         return entry
 
@@ -185,7 +205,7 @@ class Journal:
         folder.mkdir(mode=0o700)
         for part in ("work/inputs", "work/results", "words"):
             (folder / part).mkdir(mode=0o700, parents=True)
-        entry = Entry(name, folder, self._records / f"{name}.json", item, since=now)
+        entry = Entry(name, folder, self._records / f"{name}.json", item, since=now, unwritten=self._unwritten)
         entry.save()
         return entry
 

@@ -58,11 +58,12 @@ class Steps:
         entry.step, entry.since, entry.tries = step, self._clock(), 0
         for name, value in facts.items():
             setattr(entry, name, value)
-        entry.save()
+        # The way to a job is written down before it is gone; to end one, and to tell of it, needs no room on the disk.
+        entry.save() if step in (STAGED, SUBMITTING, SUBMITTED) else entry.keep()
         return True
 
     def _end(self, entry: Entry, kind: str, **facts: Any) -> bool:
-        """The job is over: what is said to the daemon is written down before it is said."""
+        """The job is over: what is said to the daemon is written down before it is said, if there is room."""
         return self._go(entry, ENDED, outcome={"kind": kind, "usage": outputs.usage(entry, self.engine.NAME), **facts})
 
     def _stage(self, entry: Entry) -> bool:
@@ -91,7 +92,7 @@ class Steps:
             except EngineError:  # it is down: that is nobody's fault, and is not counted
                 raise error from None
             entry.tries += 1
-            entry.save()
+            entry.keep()
             if entry.tries < TRIES:
                 raise
             return self._end(entry, "failed", exit_code=None, message=f"the batch engine refuses the job: {error}")
@@ -114,9 +115,9 @@ class Steps:
             return self._measured(entry, seen) and self._ended(entry, status)
         if seen is not None and seen.state in LIVE:
             entry.gone_at = 0.0
-            self._running(entry, order) if seen.state == RUNNING else self._hold(entry, order, seen.state)
-            if self._too_long(entry, seen.state):
+            if self._too_long(entry, seen.state):  # before all that can fail
                 return True
+            self._running(entry, order) if seen.state == RUNNING else self._hold(entry, order, seen.state)
             delivery.send_output(self.server, entry)
             return False
         return self._gone(entry, seen)
@@ -140,7 +141,7 @@ class Steps:
         """Whether it is so long since this was asked for the first time: since the job was over."""
         if not entry.gone_at:
             entry.gone_at = self._clock()
-            entry.save()
+            entry.keep()
         return self._clock() - entry.gone_at >= seconds
 
     def _measured(self, entry: Entry, seen: Seen | None) -> bool:
@@ -196,14 +197,14 @@ class Steps:
             entry.outcome["suspended_at"] = self._clock()
         self.server.post(f"/experiments/{entry.id}/{word}", claim=entry.claim)
         entry.said = word
-        entry.save()
+        entry.keep()
 
     def _too_long(self, entry: Entry, state: str) -> bool:
         limit = entry.item["time_limit"]
         if not entry.started_at and (state == RUNNING or entry.path("begun").exists()):
             # Kept from now on: the job can change what it has in its folder.
             entry.started_at = min(files.number(entry.text("start")) or self._clock(), self._clock())
-            entry.save()
+            entry.keep()
         if not limit or not entry.started_at or entry.said == "suspended":
             return False
         if self._clock() - entry.started_at - entry.stopped_seconds <= limit:
