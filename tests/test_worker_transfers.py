@@ -89,3 +89,35 @@ def test_what_changed_while_inputs_were_staged_in_is_heard_before_the_job_is_sub
     if what == "cancelled":
         rig.until(worker, lambda: not rig.jobs())
         assert rig.core.experiments.gone(rig.ada, id) and rig.ran(id) == 0
+
+
+@pytest.mark.parametrize("words", [("print",), ("fail", "3")])
+def test_a_cancel_between_the_orders_and_the_delivery_is_told_to_be_gone(rig, words, monkeypatch, caplog):
+    """Bad input: a cancel that comes when the job has ended, and nothing was delivered yet."""
+    id = rig.submit(rig.ada, *words)
+    worker = rig.worker()
+    worker.step()
+    rig.wait(lambda: (rig.jobs()[0] / "exit").exists())
+    ask = heart.ask
+
+    def too_early(server, claims):
+        answers = ask(server, claims)
+        if rig.get(id)["status"] in ("queued", "running"):
+            assert rig.core.experiments.cancel(rig.ada, id)["gone"] is False
+        return answers
+
+    monkeypatch.setattr(heart, "ask", too_early)
+    caplog.set_level("INFO", "ippd.worker")
+    rig.until(worker, lambda: not rig.jobs())
+    assert rig.get(id)["status"] == "cancelled" and rig.core.experiments.gone(rig.ada, id)
+    assert f"experiment {id}: completed" not in caplog.messages and worker.step() == 0
+
+
+def test_what_was_told_stands_in_the_log(rig, caplog):
+    """Bad input: a program that ends well and leaves no results."""
+    caplog.set_level("INFO", "ippd.worker")
+    ids = [rig.submit(rig.ada, "nothing"), rig.submit(rig.ada, "print")]
+    rig.until(rig.worker(), lambda: all(rig.status(id)() for id in ids))
+    assert [f"experiment {id}: {word}" in caplog.messages for id in ids for word in ("the app made no results", "completed")] == [
+        True, False, False, True,
+    ]  # fmt: skip

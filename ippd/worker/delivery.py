@@ -7,7 +7,7 @@ from typing import Any
 from ippd.calls import Refused, Server, Unreadable, Upload
 from ippd.runners import files
 from ippd.worker import outputs
-from ippd.worker.journal import Entry
+from ippd.worker.journal import STOPPING, Entry
 
 PIECE = 1 << 20  # bytes of output that one step sends at most
 STREAMS = ("stdout", "stderr")
@@ -54,6 +54,7 @@ def _send_rest(server: Server, entry: Entry) -> None:
 def deliver(server: Server, entry: Entry) -> bool:
     """Tell how an experiment ended, with its results, and forget it; returns whether there is something else to tell at once.
 
+    An experiment that is over for the daemon is ended like one that it has ordered to be.
     Results that will never arrive make it fail with the reason. Raises Unavailable and Refused for what a later round may mend.
     """
     try:
@@ -68,6 +69,9 @@ def deliver(server: Server, entry: Entry) -> bool:
         if refused.status not in OVER:
             raise
         log.info("experiment %d: %s", entry.id, refused)
+        entry.step, entry.outcome = STOPPING, {"kind": "ordered", "order": "over"}  # cancelled, or lost: the next orders say which
+        entry.keep()
+        return False
     except Unreadable as error:
         return _refused(entry, str(error))
     except OSError as error:
@@ -86,9 +90,9 @@ def _tell(server: Server, entry: Entry) -> None:
         found = outputs.results(entry)
         if found:
             server.post_form(f"{where}/results", [("claim", entry.claim), ("exit_code", "0"), ("usage", used)], found)
-        else:
-            server.post(f"{where}/failed", claim=entry.claim, exit_code=0, usage=used, message="the app made no results")
-    elif outcome["kind"] == "lost":
+            return
+        outcome = entry.outcome = outcome | {"kind": "failed", "exit_code": 0, "message": "the app made no results"}
+    if outcome["kind"] == "lost":
         server.post(f"{where}/returned", claim=entry.claim, message=outcome["message"])
     else:
         told = {"exit_code": outcome["exit_code"], "message": outcome["message"], "usage": used}

@@ -62,7 +62,7 @@ class Worker:
         try:
             for _ in range(MOST_AT_ONCE):
                 mine, order = seen.get(entry.name), orders.of(entry)
-                again = self._steps.stop(entry, mine) if entry.step == STOPPING else self._steps.advance(entry, order, mine)
+                again = self._steps.stop(entry, order, mine) if entry.step == STOPPING else self._steps.advance(entry, order, mine)
                 if not again:
                     break
         except Refused as error:

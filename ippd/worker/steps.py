@@ -218,7 +218,7 @@ class Steps:
         log.info("experiment %d: %s, stopping its job", entry.id, order)
         return self._go(entry, STOPPING, outcome={"kind": "ordered", "order": order})
 
-    def stop(self, entry: Entry, seen: Seen | None) -> bool:
+    def stop(self, entry: Entry, order: str, seen: Seen | None) -> bool:
         """Go on ending a job until the engine has none of this name; then say so. Returns whether it goes on at once."""
         live = seen is not None and seen.state in LIVE
         # A job that was handed over just before may not be visible yet: it is asked for again until the engine's time is over.
@@ -229,7 +229,7 @@ class Steps:
         self.engine.clean(self.job(entry))
         if "message" in entry.outcome:  # ours to tell: no order
             return self._measured(entry, seen) and self._end(entry, **entry.outcome)
-        if entry.outcome.get("order") == "cancelled":
+        if "cancelled" in (entry.outcome.get("order"), order):  # it may have been cancelled only after it was ended for another reason
             with suppress(Refused):
                 self.server.post(f"/experiments/{entry.id}/stopped", claim=entry.claim)
         entry.forget()
