@@ -7,13 +7,13 @@ import os
 import re
 import secrets
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
-from ippd import certificate, partfile
+from ippd import certificate, dial, partfile
 from ippd.errors import Invalid, IppdError, Unavailable
 
 PIECE = 256 << 10
@@ -55,13 +55,15 @@ class Upload(NamedTuple):
 class Server:
     """One portal. Every method raises Unavailable when it cannot be reached (or says so itself), Refused for any other error."""
 
-    def __init__(self, url: str, token: str | None = None, authority: str | None = None, timeout: float = 60.0) -> None:
-        """`url` is http or https; `authority` a file with certificates (PEM) that are trusted instead of the system's.
-
-        Raises Invalid for an authority that is none.
+    def __init__(
+        self, url: str, token: str | None = None, authority: str | None = None, timeout: float = 60.0, accounts: Iterable[str] | None = None
+    ) -> None:
+        """`url` is http, https or unix:/path; `authority` a file with certificates (PEM) that are trusted instead of the system's;
+        `accounts` those of this host that are called without TLS (see dial), else all. Raises Invalid for an authority that is none.
         """
         parts = urlsplit(url)
-        self._host, self._port, self._path = parts.hostname or "", parts.port, parts.path.rstrip("/")
+        self._socket, self._accounts = url.removeprefix("unix:") if parts.scheme == "unix" else "", accounts
+        self._host, self._port, self._path = parts.hostname or "localhost", parts.port, "" if self._socket else parts.path.rstrip("/")
         self._tls = _context(authority) if parts.scheme == "https" else None
         self.token, self._timeout = token, timeout
         self._kept: http.client.HTTPConnection | None = None
@@ -195,7 +197,7 @@ class Server:
                 self.close()
                 # A kept connection may have been closed by the other side meanwhile: once more with a new one.
                 if last or not kept or isinstance(error, TimeoutError):
-                    raise Unavailable(_unreachable(f"{self._host}:{connection.port}", error)) from None
+                    raise Unavailable(_unreachable(self._socket or f"{self._host}:{connection.port}", error)) from None
         if answer.status in (200, 206, 304):
             return answer
         raise self._refusal(answer)
@@ -237,7 +239,7 @@ class Server:
     def _connect(self) -> http.client.HTTPConnection:
         if self._tls:
             return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=self._tls)
-        return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
+        return dial.Plain(self._host, self._port, self._timeout, self._socket, self._accounts)
 
     def close(self) -> None:
         """Close the connection that is kept."""

@@ -30,6 +30,7 @@ ROWS = {
     "ground": {
         "store", "blobs", "permissions", "fields", "schema", "settings", "setting_table", "setting_types", "ini",
         "errors", "certificate", "logs", "wholefile", "releases", "host", "definitions", "validation", "command", "stop", "partfile",
+        "peers", "dial",
     },
 }
 FLAT = {"programs", "domain", "ground"}

@@ -99,7 +99,7 @@ class Worker:
     def heart(self) -> AbstractContextManager[None]:
         """The heartbeats: claims are renewed as long as the block lasts, whatever the rounds wait for."""
         lease = self._settings["worker.lease"]
-        return beating(Server(self._settings["worker.url"], timeout=min(60.0, lease)), self._journal.claims, lease)
+        return beating(_server(self._settings, min(60.0, lease)), self._journal.claims, lease)
 
     def close(self) -> None:
         """Give the journal up; jobs that run go on, and are found again."""
@@ -116,10 +116,13 @@ def make_worker(settings: Mapping[str, Any], engine: str, clock: Callable[[], fl
         raise Unavailable(why)
     split = {name: _words(settings, name) for name in ("resources", "container", *REQUESTS)}
     site = Site(tuple(split["resources"]), {name: settings[f"worker.{name}"] for name in REQUESTS}, settings["worker.container"])
-    server = Server(settings["worker.url"])
     journal = Journal(Path(settings["worker.folder"]))
     name = settings["worker.name"] or f"{os.uname().nodename}-{engine}"
-    return Worker(Steps(server, module, site, clock), journal, name, settings, clock)
+    return Worker(Steps(_server(settings), module, site, clock), journal, name, settings, clock)
+
+
+def _server(settings: Mapping[str, Any], timeout: float = 60.0) -> Server:
+    return Server(settings["worker.url"], timeout=timeout, accounts=settings["worker.server_account"])
 
 
 def _words(settings: Mapping[str, Any], name: str) -> list[str]:
