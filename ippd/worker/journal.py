@@ -68,6 +68,10 @@ class Entry:
         """The text of a small file of the job's folder, without blanks around it; empty when there is none."""
         return files.text(self.path(name))
 
+    def has(self, name: str) -> bool:
+        """Whether there is something of this name in the job's folder."""
+        return files.there(self.path(name))
+
     def status(self) -> int | None:
         """The exit status that the job's script wrote down, None when there is none."""
         said = self.text("exit")

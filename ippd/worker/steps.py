@@ -103,7 +103,7 @@ class Steps:
     def _find(self, entry: Entry, seen: Seen | None) -> bool:
         """The worker ended between a submission and its record, or the submission failed: is the job there?"""
         # What is known and never began is a submission that the engine refused (Slurm keeps a record of it).
-        if (seen is not None and seen.state in LIVE) or entry.path("begun").exists():
+        if (seen is not None and seen.state in (*LIVE, REFUSED)) or entry.has("begun"):
             log.info("experiment %d: found its job %s again", entry.id, seen.id if seen else "")
             return self._go(entry, SUBMITTED, engine_id=seen.id if seen else "")
         # Should the engine take both, only the first to start gets past its folder `begun`.
@@ -128,9 +128,11 @@ class Steps:
             return False  # its folder may be behind, or the engine's books
         entry.books |= seen.facts if seen is not None else {}
         code = entry.books.get("exit_code")
+        if seen is not None and seen.state == REFUSED:  # it would stay there for ever
+            return self._go(entry, STOPPING, outcome={"kind": "failed", "exit_code": code, "message": f"{REASONS[REFUSED]} ({seen.note})"})
         if seen is not None and seen.state in REASONS:
             return self._end(entry, "failed", exit_code=code, message=f"{REASONS[seen.state]} ({seen.note})")
-        if seen is not None and seen.state == JOB_ENDED and code and entry.path("begun").exists():
+        if seen is not None and seen.state == JOB_ENDED and code and entry.has("begun"):
             return self._end(entry, "failed", exit_code=code, message=f"{outputs.end(code)} ({seen.note})")  # before it could say so
         if entry.text("exit"):
             return self._end(entry, "failed", exit_code=code, message="what the job left of its exit status is no number")
@@ -201,7 +203,7 @@ class Steps:
 
     def _too_long(self, entry: Entry, state: str) -> bool:
         limit = entry.item["time_limit"]
-        if not entry.started_at and (state == RUNNING or entry.path("begun").exists()):
+        if not entry.started_at and (state == RUNNING or entry.has("begun")):
             # Kept from now on: the job can change what it has in its folder.
             entry.started_at = min(files.number(entry.text("start")) or self._clock(), self._clock())
             entry.keep()
@@ -220,10 +222,10 @@ class Steps:
 
     def stop(self, entry: Entry, order: str, seen: Seen | None) -> bool:
         """Go on ending a job until the engine has none of this name; then say so. Returns whether it goes on at once."""
-        live = seen is not None and seen.state in LIVE
+        there = seen is not None and seen.state in (*LIVE, REFUSED)
         # A job that was handed over just before may not be visible yet: it is asked for again until the engine's time is over.
-        maybe = seen is None and entry.path("job.sh").exists() and not entry.path("begun").exists() and self._clock() - entry.since < 2
-        if live or maybe:
+        maybe = seen is None and entry.has("job.sh") and not entry.has("begun") and self._clock() - entry.since < 2
+        if there or maybe:
             self.engine.cancel(self.job(entry))
             return False
         self.engine.clean(self.job(entry))
