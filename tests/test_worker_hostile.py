@@ -11,7 +11,8 @@ from conftest import silence
 from ippd.calls import Unreadable, Upload
 from ippd.permissions import OPERATOR
 from ippd.runners import files, local
-from ippd.worker import delivery, inputs
+from ippd.settings import load
+from ippd.worker import delivery, inputs, make_worker
 from ippd.worker.journal import Journal
 from workerkit import rig_over, running
 
@@ -282,6 +283,39 @@ def test_a_job_that_fills_the_disk_of_the_worker_can_be_ended(rig, small_disk, e
         rig.until(worker, rig.status(id))
         assert (rig.get(id)["status"], rig.get(id)["message"]) == ("failed", "the job ran longer than its time limit of 3 s")
     assert worker.step() == 0 and list((small_disk / "jobs").iterdir()) == [] and os.statvfs(small_disk).f_bavail > 0
+
+
+@pytest.mark.parametrize("jump", [36000, -36000])
+@pytest.mark.parametrize("early", [False, True])
+def test_a_clock_that_is_set_ends_no_job_and_spares_none(rig, jump, early):
+    """Bad input: the time of day jumps by hours, before and after the job was first seen; and a worker that begins anew with that."""
+    wall, even = [0.0], [0.0]
+
+    def make():
+        clocks = (lambda: time.time() + wall[0], lambda: time.monotonic() + even[0])
+        rig.workers.append(make_worker(load("", {}, rig.settings()), "local", *clocks))
+        return rig.workers[-1]
+
+    def look(worker):
+        for _ in range(3):
+            worker.step()
+        return rig.get(id)["status"]
+
+    id = rig.submit(rig.ada, "wait", time_limit=600)
+    worker = make()
+    if early:
+        worker.step()
+        rig.wait(lambda: (rig.jobs()[0] / "start").exists())
+    else:
+        rig.until(worker, rig.status(id, "running"))
+    wall[0] = jump
+    assert look(worker) == "running"
+    worker.close()
+    worker = make()
+    assert look(worker) == "running"
+    even[0] = 610
+    rig.until(worker, rig.status(id))
+    assert rig.get(id)["message"] == "the job ran longer than its time limit of 600 s" and rig.ran(id) == 1
 
 
 def fill(path):

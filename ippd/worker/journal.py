@@ -126,6 +126,7 @@ class Journal:
         """Raises Conflict when another worker uses the folder, OSError when it cannot be made."""
         self._jobs = folder / "jobs"
         self._records = folder / "journal"
+        self.clock_path = self._records / "clock"
         self._unwritten: dict[str, Entry] = {}
         for place in (self._jobs, self._records):
             place.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from ippd.errors import Invalid, Unavailable
 from ippd.runners import ENGINES
 from ippd.runners.tools import EngineError, Seen, absent
 from ippd.stop import Stop
+from ippd.worker.evenclock import EvenClock, ticks
 from ippd.worker.heart import Orders, beating
 from ippd.worker.journal import STOPPING, SUBMITTED, SUBMITTING, Entry, Journal
 from ippd.worker.steps import Site, Steps
@@ -106,10 +107,12 @@ class Worker:
         self._journal.close()
 
 
-def make_worker(settings: Mapping[str, Any], engine: str, clock: Callable[[], float] = time.time) -> Worker:
-    """The worker of the settings for an engine. Raises Conflict when its folder is in use, Invalid for bad words in the settings.
+def make_worker(
+    settings: Mapping[str, Any], engine: str, wall: Callable[[], float] = time.time, ticks: Callable[[], float] = ticks
+) -> Worker:
+    """The worker of the settings for an engine; `wall` is the time of day, `ticks` runs evenly.
 
-    Raises Unavailable when programs of the engine are missing.
+    Raises Conflict when its folder is in use, Invalid for bad words in the settings, Unavailable when programs of the engine are missing.
     """
     module = ENGINES[engine]
     if why := absent(module):
@@ -117,8 +120,9 @@ def make_worker(settings: Mapping[str, Any], engine: str, clock: Callable[[], fl
     split = {name: _words(settings, name) for name in ("resources", "container", *REQUESTS)}
     site = Site(tuple(split["resources"]), {name: settings[f"worker.{name}"] for name in REQUESTS}, settings["worker.container"])
     journal = Journal(Path(settings["worker.folder"]))
+    clock = EvenClock(journal.clock_path, wall, ticks)
     name = settings["worker.name"] or f"{os.uname().nodename}-{engine}"
-    return Worker(Steps(_server(settings), module, site, clock), journal, name, settings, clock)
+    return Worker(Steps(_server(settings), module, site, clock, wall), journal, name, settings, clock)
 
 
 def _server(settings: Mapping[str, Any], timeout: float = 60.0) -> Server:

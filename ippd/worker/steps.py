@@ -35,10 +35,10 @@ class Site(NamedTuple):
 
 
 class Steps:
-    """What can be done with an entry; `server` is the daemon, `engine` a module of ippd.runners."""
+    """What can be done with an entry; `server` is the daemon, `engine` a module of ippd.runners, `clock` one that nobody sets."""
 
-    def __init__(self, server: Server, engine: Any, site: Site, clock: Callable[[], float] = time.time) -> None:
-        self.server, self.engine, self._site, self._clock = server, engine, site, clock
+    def __init__(self, server: Server, engine: Any, site: Site, clock: Callable[[], float], wall: Callable[[], float] = time.time) -> None:
+        self.server, self.engine, self._site, self._clock, self._wall = server, engine, site, clock, wall
 
     def job(self, entry: Entry) -> Any:
         """The entry as the engine knows it."""
@@ -97,7 +97,7 @@ class Steps:
                 raise
             return self._end(entry, "failed", exit_code=None, message=f"the batch engine refuses the job: {error}")
         log.info("experiment %d: job %s", entry.id, id)
-        self._go(entry, SUBMITTED, engine_id=id)
+        self._go(entry, SUBMITTED, engine_id=id, since=entry.since)
         return False
 
     def _find(self, entry: Entry, seen: Seen | None) -> bool:
@@ -105,7 +105,7 @@ class Steps:
         # What is known and never began is a submission that the engine refused (Slurm keeps a record of it).
         if (seen is not None and seen.state in (*LIVE, REFUSED)) or entry.has("begun"):
             log.info("experiment %d: found its job %s again", entry.id, seen.id if seen else "")
-            return self._go(entry, SUBMITTED, engine_id=seen.id if seen else "")
+            return self._go(entry, SUBMITTED, engine_id=seen.id if seen else "", since=entry.since)
         # Should the engine take both, only the first to start gets past its folder `begun`.
         return self._try(entry) if self._clock() - entry.since >= SETTLED or entry.tries else False
 
@@ -205,7 +205,9 @@ class Steps:
         limit = entry.item["time_limit"]
         if not entry.started_at and (state == RUNNING or entry.has("begun")):
             # Kept from now on: the job can change what it has in its folder.
-            entry.started_at = min(files.number(entry.text("start")) or self._clock(), self._clock())
+            # The script wrote the time of day; what is counted is at most what went by since the job was handed over.
+            ran = self._wall() - (files.number(entry.text("start")) or self._wall())
+            entry.started_at = self._clock() - max(0.0, min(ran, self._clock() - entry.since))
             entry.keep()
         if not limit or not entry.started_at or entry.said == "suspended":
             return False
