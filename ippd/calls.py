@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
-from ippd import certificate, dial, partfile
+from ippd import dial, partfile
 from ippd.errors import Invalid, IppdError, Unavailable
 
 PIECE = 256 << 10
@@ -36,6 +36,12 @@ class Unreadable(IppdError):
     """A file that was to be sent could not be read (to its end)."""
 
     code = "unreadable"
+
+
+class Damaged(Unavailable):
+    """What was brought has another checksum than the portal says."""
+
+    code = "damaged"
 
 
 class Upload(NamedTuple):
@@ -64,7 +70,7 @@ class Server:
         parts = urlsplit(url)
         self._socket, self._accounts = url.removeprefix("unix:") if parts.scheme == "unix" else "", accounts
         self._host, self._port, self._path = parts.hostname or "localhost", parts.port, "" if self._socket else parts.path.rstrip("/")
-        self._tls = _context(authority) if parts.scheme == "https" else None
+        self._tls = dial.trusting(authority) if parts.scheme == "https" else None
         self.token, self._timeout = token, timeout
         self._kept: http.client.HTTPConnection | None = None
 
@@ -139,7 +145,7 @@ class Server:
         if etag and found != etag and re.fullmatch("[0-9a-f]{64}", etag):
             part.unlink()
             partfile.etag_file(part).unlink(missing_ok=True)
-            raise Unavailable(f"{target.name} has another checksum than the portal says: it was removed, please try again")
+            raise Damaged(f"{target.name} has another checksum than the portal says: it was removed, please try again")
         os.replace(part, target)
         partfile.etag_file(part).unlink(missing_ok=True)  # last: a .part without it is not ours
         return found
@@ -246,15 +252,6 @@ class Server:
         if self._kept is not None:
             self._kept.close()
             self._kept = None
-
-
-def _context(authority: str | None) -> ssl.SSLContext:
-    try:
-        return certificate.trusting(authority)
-    except ssl.SSLError:
-        raise Invalid(f"{authority} holds no certificate (PEM)") from None
-    except OSError as error:
-        raise Invalid(f"{authority}: {error.strerror}") from None
 
 
 def _unreachable(host: str, error: Exception) -> str:

@@ -1,15 +1,17 @@
-"""Plain connections to a portal, over TCP or a unix socket, that are opened only to accounts of this host which are trusted."""
+"""Whom calls to a portal trust: authorities with TLS; without it, over TCP or a unix socket, some accounts of this host."""
 
 import http.client
 import os
 import pwd
 import select
 import socket
+import ssl
 import time
 from collections.abc import Iterable
 from ipaddress import ip_address
 
-from ippd.errors import Unavailable
+from ippd import certificate
+from ippd.errors import Invalid, Unavailable
 from ippd.peers import peer_uid
 
 ACCEPTED = 10.0  # seconds within which the other side accepts a connection: before, nobody holds its end
@@ -50,6 +52,16 @@ class Plain(http.client.HTTPConnection):
             who = "it could not be found out which account" if uid is None else f"the account {_name(uid)}"
             hint = "the setting worker.server_account says which ones may"
             raise Unavailable(f"nothing is sent to {self.where}: {who} answers there ({hint})")
+
+
+def trusting(authority: str | None) -> ssl.SSLContext:
+    """What trusts the certificates in a file, else the host's authorities. Raises Invalid for a file that has none."""
+    try:
+        return certificate.trusting(authority)
+    except ssl.SSLError:
+        raise Invalid(f"{authority} holds no certificate (PEM)") from None
+    except OSError as error:
+        raise Invalid(f"{authority}: {error.strerror}") from None
 
 
 def _is_here(sock: socket.socket) -> bool:

@@ -244,6 +244,26 @@ def test_an_input_that_was_removed_fails_its_experiment(rig, monkeypatch):
     assert rig.jobs() == [] and rig.ran(id) == 0
 
 
+@pytest.mark.parametrize("wrong", [1, 3])
+def test_an_input_that_arrives_broken_is_brought_three_times(rig, wrong):
+    """Bad input: bytes of the portal that are not what was uploaded, once and for good."""
+    id = rig.submit(rig.ada, "wait", files=[("scan", b"voxels")])
+    stored = rig.core.blobs.path(rig.core.store.value("SELECT path FROM files WHERE experiment_id = :id", id=id))
+    stored.write_bytes(b"damage")
+    worker = rig.worker()
+    for _ in range(min(wrong, 2)):
+        assert worker.step() == 1 and rig.ran(id) == 0
+    if wrong == 1:
+        stored.write_bytes(b"voxels")
+        rig.go.touch()
+    rig.until(worker, rig.status(id))
+    if wrong == 1:
+        assert rig.get(id)["status"] == "completed" and rig.read(id, "inputs") == b"voxels"
+    else:
+        assert (rig.get(id)["status"], rig.get(id)["message"]) == ("failed", "the input scan arrives with a wrong checksum")
+    assert rig.jobs() == []
+
+
 def test_a_full_disk_of_the_worker_ends_neither_it_nor_what_waits(rig, small_disk):
     """Bad input: no room where the journal lies, for a claim and in the middle of a job."""
     one = rig.submit(rig.ada, "wait")
