@@ -3,7 +3,10 @@
 import json
 import os
 import secrets
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +15,8 @@ from ippd.calls import Unreadable, Upload
 from ippd.permissions import OPERATOR
 from ippd.runners import files, local
 from ippd.settings import load
-from ippd.worker import delivery, inputs, make_worker
-from ippd.worker.journal import Journal
+from ippd.worker import delivery, inputs, journal, make_worker
+from ippd.worker.journal import Journal, remove
 from workerkit import rig_over, running
 
 
@@ -197,6 +200,65 @@ def test_a_folder_that_no_entry_names_is_removed(tmp_path):
     journal = Journal(tmp_path)
     assert journal.entries() == [] and list((tmp_path / "jobs").iterdir()) == list((tmp_path / "journal").iterdir()) == []
     journal.close()
+
+
+CLOSED = """
+import os, sys, tempfile
+from pathlib import Path
+from ippd.worker.journal import remove
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+folder = Path(tempfile.mkdtemp())
+(folder / "a/b/c").mkdir(parents=True)
+(folder / "a/b/c/file").touch()
+for path in ("a/b/c", "a/b", "a", "."):
+    (folder / path).chmod(0)
+sys.exit(not remove(folder))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
+def test_folders_that_a_job_has_closed_are_removed():
+    """Bad input: folders of mode 0 within one another, for a worker that is not root."""
+    assert subprocess.run([sys.executable, "-c", CLOSED], cwd=Path(__file__).parents[1]).returncode == 0
+
+
+def test_folders_that_are_nested_too_deeply_are_removed(tmp_path):
+    """Bad input: more levels than the stack has, a path longer than a path may be, and links that lead out of it."""
+    (tmp_path / "kept").touch()
+    here, folder = os.getcwd(), tmp_path / "deep"
+    folder.mkdir()
+    try:
+        os.chdir(folder)
+        for _ in range(3000):
+            os.symlink(tmp_path, "link")
+            os.mkdir("level")
+            os.chdir("level")
+    finally:
+        os.chdir(here)
+    assert remove(folder) and [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk")
+def test_a_folder_that_cannot_be_removed_is_told_once_and_tried_later(tmp_path, caplog, monkeypatch):
+    """Bad input: a folder in which a disk is mounted."""
+    late = [0.0]
+    monkeypatch.setattr(journal, "monotonic", lambda: time.monotonic() + late[0])
+    made = Journal(tmp_path)
+    place = tmp_path / "jobs" / "ippd-1-ab" / "disk"
+    place.mkdir(parents=True)
+    (place.parent / "file").touch()
+    subprocess.run(["mount", "-t", "tmpfs", "none", place], check=True)
+    try:
+        assert made.entries() == made.entries() == []
+        assert caplog.text.count("cannot be removed") == 1 and [path.name for path in place.parent.iterdir()] == ["disk"]
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+    assert made.entries() == [] and place.exists()
+    late[0] = journal.LATER + 1
+    assert made.entries() == [] and not place.parent.exists()
+    made.close()
 
 
 @pytest.mark.parametrize("claims", [("f" * 16, "0" * 16), ("0" * 16, "f" * 16)])

@@ -7,12 +7,14 @@ import fcntl
 import json
 import os
 import re
-import shutil
+import secrets
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from logging import getLogger
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from ippd.errors import Conflict
@@ -22,6 +24,7 @@ from ippd.wholefile import whole_file
 
 NAME = re.compile(r"ippd-([0-9]+)-([0-9a-f]+)")
 MOST = 64 << 20  # bytes of one entry
+LATER = 3600.0  # seconds after which it is tried again to remove a folder
 ROOM = 1 << 20  # bytes that must be free where entries are kept before another one is claimed
 CLAIMED, STAGED, SUBMITTING, SUBMITTED, ENDED, STOPPING = STEPS = (
     "claimed", "staged", "submitting", "submitted", "ended", "stopping",
@@ -105,7 +108,7 @@ class Entry:
         """Remove all of it; the entry goes first, so that half a folder is never taken for a job."""
         self.unwritten.pop(self.name, None)
         self.record.unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove(self.folder)
 
     def job(self, engine: str, words: tuple[str, ...], site: Mapping[str, str]) -> Job:
         """The job as the engine has to know it; `words` and `site` are the site's: for every job, and for what an app asks for."""
@@ -127,6 +130,7 @@ class Journal:
         self._jobs = folder / "jobs"
         self._records = folder / "journal"
         self.clock_path = self._records / "clock"
+        self._again: dict[str, float] = {}  # when to try again to remove a folder
         self._unwritten: dict[str, Entry] = {}
         for place in (self._jobs, self._records):
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -144,9 +148,7 @@ class Journal:
 
         An entry that cannot be read is set aside, and one in its place that stops the job and fails the experiment.
         """
-        for folder in self._jobs.iterdir():
-            if NAME.fullmatch(folder.name) and not (self._records / f"{folder.name}.json").exists():
-                shutil.rmtree(folder, ignore_errors=True)
+        self._sweep()
         found = []
         for record in sorted(self._records.glob("*.json")):
             if not NAME.fullmatch(record.stem):
@@ -162,6 +164,15 @@ class Journal:
             except OSError as error:  # for now: it is tried again in the next round
                 log.warning("%s: %s", record, error.strerror)
         return found
+
+    def _sweep(self) -> None:
+        for folder in self._jobs.iterdir():
+            left = NAME.fullmatch(folder.name) and not (self._records / f"{folder.name}.json").exists()
+            if not left or monotonic() < self._again.get(folder.name, 0.0) or remove(folder):
+                continue
+            if folder.name not in self._again:
+                log.error("%s cannot be removed; it is tried again each hour", folder)
+            self._again[folder.name] = monotonic() + LATER
 
     def claims(self) -> list[tuple[int, str]]:
         """(id, claim) of all that is in our hands, from the names of the records: what another thread may look at at any time."""
@@ -217,6 +228,39 @@ class Journal:
     def close(self) -> None:
         """Let another worker use the folder."""
         self._lock.close()
+
+
+def remove(folder: Path) -> bool:
+    """Remove a folder with all that a job has left in it, closed folders as well; returns whether it is gone.
+
+    Folders are moved up before they are emptied: a job can nest them deeper than a stack, or a path, is long.
+    """
+    stuck: set[str] = set()
+    with suppress(OSError):
+        _empty(str(folder), str(folder))
+        while inner := [entry.path for entry in os.scandir(folder) if entry.path not in stuck]:
+            for path in inner:
+                try:
+                    _empty(path, str(folder))
+                    os.rmdir(path)
+                except OSError:
+                    stuck.add(path)
+        os.rmdir(folder)
+    return not os.path.lexists(folder)
+
+
+def _empty(place: str, top: str) -> None:
+    """Unlink the files of a folder, and move its folders to `top`, as far as that goes. Raises OSError when it cannot be read."""
+    os.chmod(place, 0o700)
+    with os.scandir(place) as found:
+        entries = list(found)
+    for entry in entries:
+        with suppress(OSError):
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)
+            elif place != top:
+                os.chmod(entry.path, 0o700)  # a folder that is closed cannot be moved
+                os.rename(entry.path, os.path.join(top, secrets.token_hex(8)))
 
 
 def _no_number(word: str) -> float:
