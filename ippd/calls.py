@@ -7,13 +7,13 @@ import os
 import re
 import secrets
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
-from ippd import certificate, partfile
+from ippd import dial, partfile
 from ippd.errors import Invalid, IppdError, Unavailable
 
 PIECE = 256 << 10
@@ -38,25 +38,39 @@ class Unreadable(IppdError):
     code = "unreadable"
 
 
+class Damaged(Unavailable):
+    """What was brought has another checksum than the portal says."""
+
+    code = "damaged"
+
+
 class Upload(NamedTuple):
-    """A file to be sent: the field, the name it gets there, where it lies."""
+    """A file to be sent: the field, the name it gets there, where it lies, or (a piece of it) its bytes."""
 
     field: str
     name: str
     path: Path
+    data: bytes | None = None
+
+    @property
+    def size(self) -> int:
+        """In bytes. Raises OSError for a file that is not there."""
+        return self.path.stat().st_size if self.data is None else len(self.data)
 
 
 class Server:
     """One portal. Every method raises Unavailable when it cannot be reached (or says so itself), Refused for any other error."""
 
-    def __init__(self, url: str, token: str | None = None, authority: str | None = None, timeout: float = 60.0) -> None:
-        """`url` is http or https; `authority` a file with certificates (PEM) that are trusted instead of the system's.
-
-        Raises Invalid for an authority that is none.
+    def __init__(
+        self, url: str, token: str | None = None, authority: str | None = None, timeout: float = 60.0, accounts: Iterable[str] | None = None
+    ) -> None:
+        """`url` is http, https or unix:/path; `authority` a file with certificates (PEM) that are trusted instead of the system's;
+        `accounts` those of this host that are called without TLS (see dial), else all. Raises Invalid for an authority that is none.
         """
         parts = urlsplit(url)
-        self._host, self._port, self._path = parts.hostname or "", parts.port, parts.path.rstrip("/")
-        self._tls = _context(authority) if parts.scheme == "https" else None
+        self._socket, self._accounts = url.removeprefix("unix:") if parts.scheme == "unix" else "", accounts
+        self._host, self._port, self._path = parts.hostname or "localhost", parts.port, "" if self._socket else parts.path.rstrip("/")
+        self._tls = dial.trusting(authority) if parts.scheme == "https" else None
         self.token, self._timeout = token, timeout
         self._kept: http.client.HTTPConnection | None = None
 
@@ -82,16 +96,16 @@ class Server:
         """
         boundary = secrets.token_hex(16)
         heads = [_head(boundary, name) + value.encode() + b"\r\n" for name, value in fields]
-        parts = [(_head(boundary, upload.field, upload.name), upload.path, upload.path.stat().st_size) for upload in uploads]
+        parts = [(_head(boundary, upload.field, upload.name), upload, upload.size) for upload in uploads]
         end = f"--{boundary}--\r\n".encode()
         length = sum(map(len, heads)) + sum(len(head) + size + 2 for head, _, size in parts) + len(end)
 
         def body() -> Iterator[bytes]:
             done, total = 0, sum(size for _, _, size in parts)
             yield b"".join(heads)
-            for head, path, size in parts:
+            for head, upload, size in parts:
                 yield head
-                for piece in _read(path, size):
+                for piece in _read(upload.path, size) if upload.data is None else [upload.data]:
                     done += len(piece)
                     yield piece
                     if progress:
@@ -131,7 +145,7 @@ class Server:
         if etag and found != etag and re.fullmatch("[0-9a-f]{64}", etag):
             part.unlink()
             partfile.etag_file(part).unlink(missing_ok=True)
-            raise Unavailable(f"{target.name} has another checksum than the portal says: it was removed, please try again")
+            raise Damaged(f"{target.name} has another checksum than the portal says: it was removed, please try again")
         os.replace(part, target)
         partfile.etag_file(part).unlink(missing_ok=True)  # last: a .part without it is not ours
         return found
@@ -189,7 +203,7 @@ class Server:
                 self.close()
                 # A kept connection may have been closed by the other side meanwhile: once more with a new one.
                 if last or not kept or isinstance(error, TimeoutError):
-                    raise Unavailable(_unreachable(f"{self._host}:{connection.port}", error)) from None
+                    raise Unavailable(_unreachable(self._socket or f"{self._host}:{connection.port}", error)) from None
         if answer.status in (200, 206, 304):
             return answer
         raise self._refusal(answer)
@@ -231,22 +245,13 @@ class Server:
     def _connect(self) -> http.client.HTTPConnection:
         if self._tls:
             return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=self._tls)
-        return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
+        return dial.Plain(self._host, self._port, self._timeout, self._socket, self._accounts)
 
     def close(self) -> None:
         """Close the connection that is kept."""
         if self._kept is not None:
             self._kept.close()
             self._kept = None
-
-
-def _context(authority: str | None) -> ssl.SSLContext:
-    try:
-        return certificate.trusting(authority)
-    except ssl.SSLError:
-        raise Invalid(f"{authority} holds no certificate (PEM)") from None
-    except OSError as error:
-        raise Invalid(f"{authority}: {error.strerror}") from None
 
 
 def _unreachable(host: str, error: Exception) -> str:

@@ -208,6 +208,15 @@ def url(value: str) -> str:
     return value.rstrip("/")
 
 
+def server_url(value: str) -> str:
+    """An http or https address, or unix:/path of a socket."""
+    if not value.startswith("unix:"):
+        return url(value)
+    if not os.path.isabs(value.removeprefix("unix:")):
+        raise ValueError(f"{value!r} has no absolute path (unix:/path)")
+    return f"unix:{socket_path(value.removeprefix('unix:'))}"
+
+
 def email(value: str) -> str:
     """One e-mail address; may be empty."""
     if value and not re.fullmatch(r"[^@\s<>,;\"]{1,64}@[^@\s<>,;\"]{1,255}", text(value)):

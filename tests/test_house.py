@@ -30,7 +30,7 @@ ROWS = {
     "ground": {
         "store", "disk", "blobs", "permissions", "fields", "schema", "settings", "setting_table", "setting_types", "ini",
         "errors", "certificate", "logs", "wholefile", "releases", "host", "definitions", "validation", "command", "stop", "partfile",
-        "livecopy",
+        "livecopy", "peers", "dial",
     },
 }
 FLAT = {"programs", "domain", "ground"}

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ippd.server import bind_tcp, peers
+from ippd import peers
+from ippd.server import bind_tcp
 from serverkit import Served, answer, get, read_answer, wait_for
 
 NOBODY = 65534

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import time
 
 import pytest
@@ -96,10 +95,11 @@ def test_cancelling_ends_the_job_and_says_when_it_is_gone(rig):
     rig.until(worker, rig.status(running, "running"))
     assert rig.core.experiments.cancel(rig.ada, waiting)["gone"] is True
     assert rig.core.experiments.cancel(rig.ada, running) == {"status": "cancelled", "was": "running", "gone": False}
+    rig.wait(lambda: rig.processes(running))
     rig.until(worker, lambda: rig.core.experiments.gone(rig.ada, running))
     time.sleep(0.3)
     rig.go.touch()  # would let it go on, were it there
-    assert subprocess.run(["pgrep", "-f", "[a]ct.sh wait"], stdout=subprocess.DEVNULL).returncode == 1
+    assert rig.processes(running) == []
     assert worker.step() == 0 and rig.ran(waiting) == 0
 
 
@@ -169,7 +169,7 @@ def test_a_job_that_somebody_else_got_meanwhile_is_ended(rig):
     rig.core.queue.claim(OPERATOR)
     rig.until(worker, lambda: not rig.jobs())
     assert rig.get(id)["status"] == "queued" and rig.ran(id) == 1
-    assert subprocess.run(["pgrep", "-f", "[a]ct.sh wait"], stdout=subprocess.DEVNULL).returncode == 1
+    assert rig.processes(id) == []
 
 
 @pytest.mark.parametrize("engine", ["slurm", "gridengine"], indirect=True)

@@ -1,6 +1,7 @@
 """What the engines' books tell, nodes that fail, what apps ask for. Bad input: killed job scripts, dead nodes, a controller that forgot."""
 
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -245,3 +246,20 @@ def test_a_worker_that_is_not_root_holds_a_job_and_lets_it_go_on(engine, open_fo
         until(lambda: module.look([job]).get(job.name, Seen(STOPPED)).state not in LIVE)
 
     as_nobody(hold_and_go_on)
+
+
+@pytest.mark.parametrize("engine", ["gridengine"], indirect=True)
+def test_a_job_in_an_error_state_does_not_stay_in_the_engine(rig, engine):
+    """Bad input: a job whose folder is gone when it is to begin, with which Grid Engine can do nothing but keep it (Eqw)."""
+    first = [rig.submit(rig.ada, "wait") for _ in range(os.cpu_count())]
+    worker = rig.worker(worker__slots=len(first) + 1)
+    rig.until(worker, lambda: all(rig.status(id, "running")() for id in first))
+    last = rig.submit(rig.ada, "print", restarts=0)
+    rig.until(worker, lambda: any(entry.id == last and entry.engine_id for entry in worker._journal.entries()))
+    (folder,) = [folder for folder in rig.jobs() if folder.name.startswith(f"ippd-{last}-")]
+    shutil.rmtree(folder)
+    rig.go.touch()
+    rig.until(worker, lambda: all(rig.status(id)() for id in [*first, last]), 90)
+    assert (rig.get(last)["status"], rig.get(last)["message"]) == ("failed", "the batch engine holds the job in an error state (Eqw)")
+    until(lambda: not jobs_of(engine), 20)
+    assert rig.jobs() == []

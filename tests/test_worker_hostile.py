@@ -1,8 +1,12 @@
 """What a job can do to the worker that runs it, and what the daemon can refuse: each test says which bad input it tries."""
 
 import json
+import os
 import secrets
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -10,8 +14,9 @@ from conftest import silence
 from ippd.calls import Unreadable, Upload
 from ippd.permissions import OPERATOR
 from ippd.runners import files, local
-from ippd.worker import delivery, inputs
-from ippd.worker.journal import Journal
+from ippd.settings import load
+from ippd.worker import delivery, inputs, journal, make_worker
+from ippd.worker.journal import Journal, remove
 from workerkit import rig_over, running
 
 
@@ -197,6 +202,65 @@ def test_a_folder_that_no_entry_names_is_removed(tmp_path):
     journal.close()
 
 
+CLOSED = """
+import os, sys, tempfile
+from pathlib import Path
+from ippd.worker.journal import remove
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+folder = Path(tempfile.mkdtemp())
+(folder / "a/b/c").mkdir(parents=True)
+(folder / "a/b/c/file").touch()
+for path in ("a/b/c", "a/b", "a", "."):
+    (folder / path).chmod(0)
+sys.exit(not remove(folder))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
+def test_folders_that_a_job_has_closed_are_removed():
+    """Bad input: folders of mode 0 within one another, for a worker that is not root."""
+    assert subprocess.run([sys.executable, "-c", CLOSED], cwd=Path(__file__).parents[1]).returncode == 0
+
+
+def test_folders_that_are_nested_too_deeply_are_removed(tmp_path):
+    """Bad input: more levels than the stack has, a path longer than a path may be, and links that lead out of it."""
+    (tmp_path / "kept").touch()
+    here, folder = os.getcwd(), tmp_path / "deep"
+    folder.mkdir()
+    try:
+        os.chdir(folder)
+        for _ in range(3000):
+            os.symlink(tmp_path, "link")
+            os.mkdir("level")
+            os.chdir("level")
+    finally:
+        os.chdir(here)
+    assert remove(folder) and [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk")
+def test_a_folder_that_cannot_be_removed_is_told_once_and_tried_later(tmp_path, caplog, monkeypatch):
+    """Bad input: a folder in which a disk is mounted."""
+    late = [0.0]
+    monkeypatch.setattr(journal, "monotonic", lambda: time.monotonic() + late[0])
+    made = Journal(tmp_path)
+    place = tmp_path / "jobs" / "ippd-1-ab" / "disk"
+    place.mkdir(parents=True)
+    (place.parent / "file").touch()
+    subprocess.run(["mount", "-t", "tmpfs", "none", place], check=True)
+    try:
+        assert made.entries() == made.entries() == []
+        assert caplog.text.count("cannot be removed") == 1 and [path.name for path in place.parent.iterdir()] == ["disk"]
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+    assert made.entries() == [] and place.exists()
+    late[0] = journal.LATER + 1
+    assert made.entries() == [] and not place.parent.exists()
+    made.close()
+
+
 @pytest.mark.parametrize("claims", [("f" * 16, "0" * 16), ("0" * 16, "f" * 16)])
 def test_an_experiment_that_was_lost_and_claimed_again_runs_on(rig, claims, monkeypatch):
     """Bad input: one worker with two claims of one experiment, of which the old one is over."""
@@ -242,6 +306,26 @@ def test_an_input_that_was_removed_fails_its_experiment(rig, monkeypatch):
     assert rig.jobs() == [] and rig.ran(id) == 0
 
 
+@pytest.mark.parametrize("wrong", [1, 3])
+def test_an_input_that_arrives_broken_is_brought_three_times(rig, wrong):
+    """Bad input: bytes of the portal that are not what was uploaded, once and for good."""
+    id = rig.submit(rig.ada, "wait", files=[("scan", b"voxels")])
+    stored = rig.core.blobs.path(rig.core.store.value("SELECT path FROM files WHERE experiment_id = :id", id=id))
+    stored.write_bytes(b"damage")
+    worker = rig.worker()
+    for _ in range(min(wrong, 2)):
+        assert worker.step() == 1 and rig.ran(id) == 0
+    if wrong == 1:
+        stored.write_bytes(b"voxels")
+        rig.go.touch()
+    rig.until(worker, rig.status(id))
+    if wrong == 1:
+        assert rig.get(id)["status"] == "completed" and rig.read(id, "inputs") == b"voxels"
+    else:
+        assert (rig.get(id)["status"], rig.get(id)["message"]) == ("failed", "the input scan arrives with a wrong checksum")
+    assert rig.jobs() == []
+
+
 def test_a_full_disk_of_the_worker_ends_neither_it_nor_what_waits(rig, small_disk):
     """Bad input: no room where the journal lies, for a claim and in the middle of a job."""
     one = rig.submit(rig.ada, "wait")
@@ -263,6 +347,57 @@ def test_a_full_disk_of_the_worker_ends_neither_it_nor_what_waits(rig, small_dis
     filler.unlink()
     rig.until(worker, rig.status(two))
     assert [rig.get(id)["status"] for id in (one, two)] == ["completed"] * 2 and [rig.ran(id) for id in (one, two)] == [1, 1]
+
+
+@pytest.mark.parametrize("end", ["cancel", "time limit"])
+def test_a_job_that_fills_the_disk_of_the_worker_can_be_ended(rig, small_disk, end):
+    """Bad input: a job that leaves no room for the journal."""
+    add(rig, "odd", "cat /dev/zero >results/big; sleep 100")
+    id = rig.submit(rig.ada, app="odd", **({"time_limit": 3} if end == "time limit" else {}))
+    worker = rig.worker(worker__folder=small_disk)
+    worker.step()
+    rig.wait(lambda: os.statvfs(small_disk).f_bavail == 0)
+    if end == "cancel":
+        rig.until(worker, rig.status(id, "running"))
+        rig.core.experiments.cancel(rig.ada, id)
+        rig.until(worker, lambda: rig.core.experiments.gone(rig.ada, id))
+    else:
+        rig.until(worker, rig.status(id))
+        assert (rig.get(id)["status"], rig.get(id)["message"]) == ("failed", "the job ran longer than its time limit of 3 s")
+    assert worker.step() == 0 and list((small_disk / "jobs").iterdir()) == [] and os.statvfs(small_disk).f_bavail > 0
+
+
+@pytest.mark.parametrize("jump", [36000, -36000])
+@pytest.mark.parametrize("early", [False, True])
+def test_a_clock_that_is_set_ends_no_job_and_spares_none(rig, jump, early):
+    """Bad input: the time of day jumps by hours, before and after the job was first seen; and a worker that begins anew with that."""
+    wall, even = [0.0], [0.0]
+
+    def make():
+        clocks = (lambda: time.time() + wall[0], lambda: time.monotonic() + even[0])
+        rig.workers.append(make_worker(load("", {}, rig.settings()), "local", *clocks))
+        return rig.workers[-1]
+
+    def look(worker):
+        for _ in range(3):
+            worker.step()
+        return rig.get(id)["status"]
+
+    id = rig.submit(rig.ada, "wait", time_limit=600)
+    worker = make()
+    if early:
+        worker.step()
+        rig.wait(lambda: (rig.jobs()[0] / "start").exists())
+    else:
+        rig.until(worker, rig.status(id, "running"))
+    wall[0] = jump
+    assert look(worker) == "running"
+    worker.close()
+    worker = make()
+    assert look(worker) == "running"
+    even[0] = 610
+    rig.until(worker, rig.status(id))
+    assert rig.get(id)["message"] == "the job ran longer than its time limit of 600 s" and rig.ran(id) == 1
 
 
 def fill(path):

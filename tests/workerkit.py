@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -174,6 +174,17 @@ class Rig:
         """How often the program of an experiment was begun."""
         lines = self.runs.read_text().split() if self.runs.exists() else []
         return sum(line.startswith(f"ippd-{id}-") for line in lines)
+
+    def processes(self, id):
+        """The processes of an experiment's jobs, by the name that the job's script gives to all of them."""
+        lines = self.runs.read_text().split() if self.runs.exists() else []
+        names = {line for line in lines if line.startswith(f"ippd-{id}-")}
+        marks, found = {f"IPPD_JOB={name}".encode() for name in names}, []
+        for place in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):
+                if marks & set(place.read_bytes().split(b"\0")):
+                    found.append(int(place.parent.name))
+        return found
 
     def killed(self, point):
         """Run a worker in a process of its own that kills itself at `point`; returns when it is dead."""

@@ -85,7 +85,8 @@ def worker(call: Call) -> None:
     made = make_worker(settings, call.arguments.engine)
     log.info("the engine is %s, the folder %s, the daemon %s", call.arguments.engine, settings["worker.folder"], settings["worker.url"])
     if call.arguments.once:
-        made.step()
+        with made.heart():
+            made.step()
         made.close()
     else:
         run(made, settings["worker.interval"], stop)

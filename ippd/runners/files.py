@@ -3,6 +3,7 @@
 import math
 import os
 import stat
+import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,6 +35,19 @@ def size(path: Path) -> int:
     except OSError:
         return 0
     return found.st_size if stat.S_ISREG(found.st_mode) else 0
+
+
+def there(path: Path) -> bool:
+    """Whether there is something that can be seen: a job may have closed its folder, or removed it."""
+    return os.path.exists(path)
+
+
+def age(path: Path) -> float | None:
+    """The seconds since something was changed, by the wall clock; None when it cannot be seen."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return None
 
 
 def number(words: str, most: float = 1e11) -> float | None:

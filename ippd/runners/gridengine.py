@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from xml.etree import ElementTree
 
+from ippd.runners import files
 from ippd.runners.tools import (
     ENDED,
     LIVE,
@@ -53,7 +54,7 @@ def submit(job: Job) -> str:
 def look(jobs: Iterable[Job]) -> dict[str, Seen]:
     """What Grid Engine knows of the jobs of this account, by name; of two with one name the live one. Raises EngineError."""
     seen = parse(call(["qstat", "-xml"]))
-    dark = [job for job in jobs if job.name not in seen and (job.folder / "begun").exists() and not (job.folder / "exit").exists()]
+    dark = [job for job in jobs if job.name not in seen and files.there(job.folder / "begun") and not files.there(job.folder / "exit")]
     return seen | books(dark)
 
 
@@ -78,8 +79,10 @@ def books(jobs: Iterable[Job]) -> dict[str, Seen]:
     seen: dict[str, Seen] = {}
     for job in jobs:
         asked = job.folder / "looked-up"
-        if not asked.exists() or time.time() - asked.stat().st_mtime >= ACCOUNTING:
-            asked.touch()
+        age = files.age(asked)
+        if age is None or not 0 <= age < ACCOUNTING:
+            with suppress(OSError):  # the folder may be gone, or its disk full: then it is asked more often
+                asked.touch()
             with suppress(EngineError):  # it knows nothing of it yet
                 if told := parse_books(call(["qacct", "-j", job.name])):
                     seen[job.name] = told

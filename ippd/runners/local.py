@@ -62,9 +62,10 @@ def look(jobs: Iterable[Job]) -> dict[str, Seen]:
 def _look(job: Job) -> Seen | None:
     pid = _process(job.folder)
     if pid is None:
-        if (job.folder / "pid").exists():
+        if files.there(job.folder / "pid"):
             return Seen(LOST, "", "its processes are gone")
-        return Seen(WAITING) if (job.folder / "begun").exists() and time.time() - (job.folder / "begun").stat().st_mtime < GRACE else None
+        age = files.age(job.folder / "begun")
+        return Seen(WAITING) if age is not None and age < GRACE else None
     state = _stat(pid)[0] if _stat(pid) else ""
     return Seen(SUSPENDED if state == "T" else RUNNING, str(pid))
 

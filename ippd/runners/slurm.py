@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+from ippd.runners import files
 from ippd.runners.tools import (
     ENDED,
     LIVE,
@@ -58,7 +59,7 @@ def look(jobs: Iterable[Job]) -> dict[str, Seen]:
     """What Slurm knows of the jobs of this account, by name; of two with one name the live one. Raises EngineError."""
     seen = parse(call(["squeue", "--noheader", f"--user={account()}", "--states=all", "--format=%i|%j|%T|%r"]).splitlines())
     # What ended without a word in its folder, or longer ago than MinJobAge.
-    silent = [job for job in jobs if (job.folder / "begun").exists() and not (job.folder / "exit").exists()]
+    silent = [job for job in jobs if files.there(job.folder / "begun") and not files.there(job.folder / "exit")]
     dark = [job for job in silent if job.name not in seen or seen[job.name].state not in LIVE]
     if dark:
         with suppress(EngineError):  # accounting is switched off

@@ -10,12 +10,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
+from ippd.peers import peer_uid
 from ippd.server import access, answers
 from ippd.server.connection import GONE, READ, READY, Connection, client_of
 from ippd.server.head import Fault
 from ippd.server.limits import Limits
 from ippd.server.listener import Listener
-from ippd.server.peers import peer_uid
 from ippd.server.pool import Pool
 from ippd.server.request import Ids, Request
 

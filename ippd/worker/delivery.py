@@ -7,7 +7,7 @@ from typing import Any
 from ippd.calls import Refused, Server, Unreadable, Upload
 from ippd.runners import files
 from ippd.worker import outputs
-from ippd.worker.journal import Entry
+from ippd.worker.journal import STOPPING, Entry
 
 PIECE = 1 << 20  # bytes of output that one step sends at most
 STREAMS = ("stdout", "stderr")
@@ -32,12 +32,10 @@ def _send_piece(server: Server, entry: Entry, stream: str) -> bool:
     with files.opened(path) as file:
         file.seek(sent)
         piece = file.read(PIECE)
-    part = entry.record.with_suffix(".piece")
-    part.write_bytes(piece)
     fields = [("claim", entry.claim), ("stream", stream), ("offset", str(sent))]
-    server.post_form(f"/experiments/{entry.id}/log", fields, [Upload("text", stream, part)])
+    server.post_form(f"/experiments/{entry.id}/log", fields, [Upload("text", stream, path, piece)])
     entry.sent[stream] = sent + len(piece)
-    entry.save()
+    entry.keep()
     return True
 
 
@@ -56,6 +54,7 @@ def _send_rest(server: Server, entry: Entry) -> None:
 def deliver(server: Server, entry: Entry) -> bool:
     """Tell how an experiment ended, with its results, and forget it; returns whether there is something else to tell at once.
 
+    An experiment that is over for the daemon is ended like one that it has ordered to be.
     Results that will never arrive make it fail with the reason. Raises Unavailable and Refused for what a later round may mend.
     """
     try:
@@ -63,13 +62,16 @@ def deliver(server: Server, entry: Entry) -> bool:
     except Refused as refused:
         if refused.status == FULL and entry.tries < FULL_TRIES:
             entry.tries += 1
-            entry.save()
+            entry.keep()
             raise
         if refused.status in FOR_EVER:
             return _refused(entry, str(refused))
         if refused.status not in OVER:
             raise
         log.info("experiment %d: %s", entry.id, refused)
+        entry.step, entry.outcome = STOPPING, {"kind": "ordered", "order": "over"}  # cancelled, or lost: the next orders say which
+        entry.keep()
+        return False
     except Unreadable as error:
         return _refused(entry, str(error))
     except OSError as error:
@@ -88,9 +90,9 @@ def _tell(server: Server, entry: Entry) -> None:
         found = outputs.results(entry)
         if found:
             server.post_form(f"{where}/results", [("claim", entry.claim), ("exit_code", "0"), ("usage", used)], found)
-        else:
-            server.post(f"{where}/failed", claim=entry.claim, exit_code=0, usage=used, message="the app made no results")
-    elif outcome["kind"] == "lost":
+            return
+        outcome = entry.outcome = outcome | {"kind": "failed", "exit_code": 0, "message": "the app made no results"}
+    if outcome["kind"] == "lost":
         server.post(f"{where}/returned", claim=entry.claim, message=outcome["message"])
     else:
         told = {"exit_code": outcome["exit_code"], "message": outcome["message"], "usage": used}
@@ -110,5 +112,5 @@ def _refused(entry: Entry, why: str) -> bool:
     known |= {"usage": {}} if times > 1 else {}
     kind = "lost" if told["kind"] == "lost" else "failed"
     entry.outcome, entry.tries = {"kind": kind, "refused": times, **known}, 0
-    entry.save()
+    entry.keep()
     return True

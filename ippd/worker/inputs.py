@@ -2,11 +2,12 @@
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ippd import command
-from ippd.calls import Server
+from ippd.calls import Damaged, Server
 from ippd.runners.launcher import LAUNCHER
 from ippd.worker.journal import Entry
 
@@ -22,9 +23,10 @@ def bring(server: Server, entry: Entry) -> bool:
         path = entry.path("work") / "inputs" / name
         if _is_whole(path, file):
             continue
-        server.download(f"/experiments/{entry.id}/file", path, path=name, claim=entry.claim)
+        with suppress(Damaged):  # else it would be brought for ever
+            server.download(f"/experiments/{entry.id}/file", path, path=name, claim=entry.claim)
         if not _is_whole(path, file):
-            path.unlink()
+            path.unlink(missing_ok=True)
             entry.tries += 1
             if entry.tries >= TRIES:
                 raise ValueError(f"the input {name} arrives with a wrong checksum")

@@ -7,12 +7,14 @@ import fcntl
 import json
 import os
 import re
-import shutil
+import secrets
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
 from logging import getLogger
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from ippd.errors import Conflict
@@ -22,6 +24,7 @@ from ippd.wholefile import whole_file
 
 NAME = re.compile(r"ippd-([0-9]+)-([0-9a-f]+)")
 MOST = 64 << 20  # bytes of one entry
+LATER = 3600.0  # seconds after which it is tried again to remove a folder
 ROOM = 1 << 20  # bytes that must be free where entries are kept before another one is claimed
 CLAIMED, STAGED, SUBMITTING, SUBMITTED, ENDED, STOPPING = STEPS = (
     "claimed", "staged", "submitting", "submitted", "ended", "stopping",
@@ -48,6 +51,7 @@ class Entry:
     stopped_seconds: float = 0.0
     outcome: dict[str, Any] = field(default_factory=dict)
     books: dict[str, Any] = field(default_factory=dict)
+    unwritten: dict[str, "Entry"] = field(default_factory=dict, repr=False)  # of the journal: see keep
 
     @property
     def id(self) -> int:
@@ -67,6 +71,10 @@ class Entry:
         """The text of a small file of the job's folder, without blanks around it; empty when there is none."""
         return files.text(self.path(name))
 
+    def has(self, name: str) -> bool:
+        """Whether there is something of this name in the job's folder."""
+        return files.there(self.path(name))
+
     def status(self) -> int | None:
         """The exit status that the job's script wrote down, None when there is none."""
         said = self.text("exit")
@@ -79,15 +87,28 @@ class Entry:
 
     def save(self) -> None:
         """Write what is known, so that it survives a crash."""
-        kept = {name: value for name, value in asdict(self).items() if name not in ("name", "folder", "record")}
+        self.unwritten.pop(self.name, None)
+        kept = {made.name: getattr(self, made.name) for made in fields(self) if made.name not in ASIDE}
         with whole_file(self.record) as file:
             file.write(json.dumps(kept).encode())
 
+    def keep(self) -> None:
+        """Write it if that can be. A job may have filled the disk, and has to be ended all the same: then this worker goes on with what
+        it knows, and only one that begins anew has to find out again what was not written.
+        """
+        told = self.name in self.unwritten
+        try:
+            self.save()
+        except OSError as error:
+            self.unwritten[self.name] = self
+            if not told:
+                log.warning("experiment %d: its record cannot be written: %s", self.id, error.strerror)
+
     def forget(self) -> None:
         """Remove all of it; the entry goes first, so that half a folder is never taken for a job."""
-        self.record.with_suffix(".piece").unlink(missing_ok=True)
+        self.unwritten.pop(self.name, None)
         self.record.unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove(self.folder)
 
     def job(self, engine: str, words: tuple[str, ...], site: Mapping[str, str]) -> Job:
         """The job as the engine has to know it; `words` and `site` are the site's: for every job, and for what an app asks for."""
@@ -96,8 +117,9 @@ class Entry:
         return Job(self.name, self.folder, self.item["time_limit"], backend["memory"], backend["cpus"], backend["gpus"], more, site)
 
 
+ASIDE = ("name", "folder", "record", "unwritten")  # what is not in the record
 SIMPLE: dict[Any, Any] = {str: str, int: int, float: (int, float)}
-KINDS = {made.name: SIMPLE.get(made.type, dict) for made in fields(Entry) if made.name not in ("folder", "record")}
+KINDS = {made.name: SIMPLE.get(made.type, dict) for made in fields(Entry) if made.name not in ASIDE}
 
 
 class Journal:
@@ -107,6 +129,9 @@ class Journal:
         """Raises Conflict when another worker uses the folder, OSError when it cannot be made."""
         self._jobs = folder / "jobs"
         self._records = folder / "journal"
+        self.clock_path = self._records / "clock"
+        self._again: dict[str, float] = {}  # when to try again to remove a folder
+        self._unwritten: dict[str, Entry] = {}
         for place in (self._jobs, self._records):
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = open(folder / "lock", "w")  # noqa: SIM115  # held as long as the worker lives
@@ -123,12 +148,14 @@ class Journal:
 
         An entry that cannot be read is set aside, and one in its place that stops the job and fails the experiment.
         """
-        for folder in self._jobs.iterdir():
-            if NAME.fullmatch(folder.name) and not (self._records / f"{folder.name}.json").exists():
-                shutil.rmtree(folder, ignore_errors=True)
+        self._sweep()
         found = []
         for record in sorted(self._records.glob("*.json")):
             if not NAME.fullmatch(record.stem):
+                continue
+            if left := self._unwritten.get(record.stem):
+                left.keep()
+                found.append(left)
                 continue
             try:
                 found.append(self._load(record))
@@ -138,6 +165,20 @@ class Journal:
                 log.warning("%s: %s", record, error.strerror)
         return found
 
+    def _sweep(self) -> None:
+        for folder in self._jobs.iterdir():
+            left = NAME.fullmatch(folder.name) and not (self._records / f"{folder.name}.json").exists()
+            if not left or monotonic() < self._again.get(folder.name, 0.0) or remove(folder):
+                continue
+            if folder.name not in self._again:
+                log.error("%s cannot be removed; it is tried again each hour", folder)
+            self._again[folder.name] = monotonic() + LATER
+
+    def claims(self) -> list[tuple[int, str]]:
+        """(id, claim) of all that is in our hands, from the names of the records: what another thread may look at at any time."""
+        found = [NAME.fullmatch(record.stem) for record in self._records.glob("*.json")]
+        return [(int(match[1]), match[2]) for match in found if match]
+
     def _load(self, record: Path) -> Entry:
         """Raises ValueError for what is no entry of that name, OSError."""
         if files.size(record) != record.lstat().st_size:
@@ -146,7 +187,7 @@ class Journal:
             data = file.read(MOST)
         try:
             kept = json.loads(data, parse_constant=_no_number)
-            entry = Entry(record.stem, self._jobs / record.stem, record, **kept)
+            entry = Entry(record.stem, self._jobs / record.stem, record, unwritten=self._unwritten, **kept)
             entry.job("", (), {})
             right = all(isinstance(getattr(entry, name), kind) for name, kind in KINDS.items())
             if not right or entry.step not in STEPS or entry.name != f"ippd-{entry.id}-{entry.claim}":
@@ -162,7 +203,7 @@ class Journal:
         backend: dict[str, Any] = {"resources": {}, "memory": None, "cpus": 1, "gpus": 0, "outputs": [], "executable": record.stem}
         item: dict[str, Any] = {"id": int(id), "claim": claim, "time_limit": None, "inputs": [], "backend": backend}
         outcome = {"kind": "failed", "exit_code": None, "message": "the worker's record of this experiment cannot be read"}
-        entry = Entry(record.stem, self._jobs / record.stem, record, item, STOPPING, outcome=outcome)
+        entry = Entry(record.stem, self._jobs / record.stem, record, item, STOPPING, outcome=outcome, unwritten=self._unwritten)
         entry.save()
         return entry
 
@@ -180,13 +221,46 @@ class Journal:
         folder.mkdir(mode=0o700)
         for part in ("work/inputs", "work/results", "words"):
             (folder / part).mkdir(mode=0o700, parents=True)
-        entry = Entry(name, folder, self._records / f"{name}.json", item, since=now)
+        entry = Entry(name, folder, self._records / f"{name}.json", item, since=now, unwritten=self._unwritten)
         entry.save()
         return entry
 
     def close(self) -> None:
         """Let another worker use the folder."""
         self._lock.close()
+
+
+def remove(folder: Path) -> bool:
+    """Remove a folder with all that a job has left in it, closed folders as well; returns whether it is gone.
+
+    Folders are moved up before they are emptied: a job can nest them deeper than a stack, or a path, is long.
+    """
+    stuck: set[str] = set()
+    with suppress(OSError):
+        _empty(str(folder), str(folder))
+        while inner := [entry.path for entry in os.scandir(folder) if entry.path not in stuck]:
+            for path in inner:
+                try:
+                    _empty(path, str(folder))
+                    os.rmdir(path)
+                except OSError:
+                    stuck.add(path)
+        os.rmdir(folder)
+    return not os.path.lexists(folder)
+
+
+def _empty(place: str, top: str) -> None:
+    """Unlink the files of a folder, and move its folders to `top`, as far as that goes. Raises OSError when it cannot be read."""
+    os.chmod(place, 0o700)
+    with os.scandir(place) as found:
+        entries = list(found)
+    for entry in entries:
+        with suppress(OSError):
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)
+            elif place != top:
+                os.chmod(entry.path, 0o700)  # a folder that is closed cannot be moved
+                os.rename(entry.path, os.path.join(top, secrets.token_hex(8)))
 
 
 def _no_number(word: str) -> float:

@@ -4,6 +4,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from ippd.errors import Invalid, Unavailable
 from ippd.runners import ENGINES
 from ippd.runners.tools import EngineError, Seen, absent
 from ippd.stop import Stop
+from ippd.worker.evenclock import EvenClock, ticks
+from ippd.worker.heart import Orders, beating
 from ippd.worker.journal import STOPPING, SUBMITTED, SUBMITTING, Entry, Journal
 from ippd.worker.steps import Site, Steps
 
@@ -34,41 +37,33 @@ class Worker:
         entries: list[Entry] = []
         try:
             entries = self._journal.entries()
-            orders = self._orders(entries)
+            orders = Orders(self._steps.server, entries)
             seen = self._look(entries)
             for entry in entries:
-                self._safely(entry, orders[entry.name], seen)
+                self._safely(entry, orders, seen)
             held = sum(entry.held for entry in entries)
             if why := absent(self._steps.engine):  # claimed now, experiments would only be kept from workers that can run them
                 raise EngineError(why)
             fresh = self._claim(held)
+            orders.add(fresh)
             for entry in fresh:
-                self._safely(entry, "go on", seen)
+                self._safely(entry, orders, seen)
             return held + len(fresh)
         except (Unavailable, EngineError, Refused, OSError) as error:
             self._tell(str(error))
             return len(entries)
-
-    def _orders(self, entries: list[Entry]) -> dict[str, str]:
-        """What the daemon wants of each, by its name. An experiment that was lost and claimed again has two: they are asked about apart."""
-        orders: dict[str, str] = {}
-        while left := {str(entry.id): entry for entry in entries if entry.name not in orders}:
-            claims = {id: entry.claim for id, entry in left.items()}
-            answers = self._steps.server.post_json("/experiments/heartbeats", {"claims": claims})["answers"]
-            orders |= {entry.name: answers.get(id, "lost") for id, entry in left.items()}
-        return orders
 
     def _look(self, entries: list[Entry]) -> dict[str, Seen]:
         """What the engine says of all jobs at once; it is not asked when nothing is there to be asked about."""
         jobs = [self._steps.job(entry) for entry in entries if entry.step in (SUBMITTING, SUBMITTED, STOPPING)]
         return self._steps.engine.look(jobs) if jobs else {}
 
-    def _safely(self, entry: Entry, order: str, seen: dict[str, Seen]) -> None:
+    def _safely(self, entry: Entry, orders: Orders, seen: dict[str, Seen]) -> None:
         """Take one entry on; its trouble is not that of the others."""
         try:
             for _ in range(MOST_AT_ONCE):
-                mine = seen.get(entry.name)
-                again = self._steps.stop(entry, mine) if entry.step == STOPPING else self._steps.advance(entry, order, mine)
+                mine, order = seen.get(entry.name), orders.of(entry)
+                again = self._steps.stop(entry, order, mine) if entry.step == STOPPING else self._steps.advance(entry, order, mine)
                 if not again:
                     break
         except Refused as error:
@@ -102,25 +97,36 @@ class Worker:
             self._told = {said: when for said, when in self._told.items() if now - when < QUIET} | {sentence: now}
             log.warning("%s", sentence)
 
+    def heart(self) -> AbstractContextManager[None]:
+        """The heartbeats: claims are renewed as long as the block lasts, whatever the rounds wait for."""
+        lease = self._settings["worker.lease"]
+        return beating(_server(self._settings, min(60.0, lease)), self._journal.claims, lease)
+
     def close(self) -> None:
         """Give the journal up; jobs that run go on, and are found again."""
         self._journal.close()
 
 
-def make_worker(settings: Mapping[str, Any], engine: str, clock: Callable[[], float] = time.time) -> Worker:
-    """The worker of the settings for an engine. Raises Conflict when its folder is in use, Invalid for bad words in the settings.
+def make_worker(
+    settings: Mapping[str, Any], engine: str, wall: Callable[[], float] = time.time, ticks: Callable[[], float] = ticks
+) -> Worker:
+    """The worker of the settings for an engine; `wall` is the time of day, `ticks` runs evenly.
 
-    Raises Unavailable when programs of the engine are missing.
+    Raises Conflict when its folder is in use, Invalid for bad words in the settings, Unavailable when programs of the engine are missing.
     """
     module = ENGINES[engine]
     if why := absent(module):
         raise Unavailable(why)
     split = {name: _words(settings, name) for name in ("resources", "container", *REQUESTS)}
     site = Site(tuple(split["resources"]), {name: settings[f"worker.{name}"] for name in REQUESTS}, settings["worker.container"])
-    server = Server(settings["worker.url"])
     journal = Journal(Path(settings["worker.folder"]))
+    clock = EvenClock(journal.clock_path, wall, ticks)
     name = settings["worker.name"] or f"{os.uname().nodename}-{engine}"
-    return Worker(Steps(server, module, site, clock), journal, name, settings, clock)
+    return Worker(Steps(_server(settings), module, site, clock, wall), journal, name, settings, clock)
+
+
+def _server(settings: Mapping[str, Any], timeout: float = 60.0) -> Server:
+    return Server(settings["worker.url"], timeout=timeout, accounts=settings["worker.server_account"])
 
 
 def _words(settings: Mapping[str, Any], name: str) -> list[str]:
@@ -132,7 +138,8 @@ def _words(settings: Mapping[str, Any], name: str) -> list[str]:
 
 def run(worker: Worker, interval: float, stop: Stop) -> None:
     """Round after round until `stop` is set; `interval` is in seconds. What is held stays held, and is found again."""
-    while not stop.is_set():
-        worker.step()
-        stop.wait(interval)
+    with worker.heart():
+        while not stop.is_set():
+            worker.step()
+            stop.wait(interval)
     worker.close()

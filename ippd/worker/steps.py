@@ -35,10 +35,10 @@ class Site(NamedTuple):
 
 
 class Steps:
-    """What can be done with an entry; `server` is the daemon, `engine` a module of ippd.runners."""
+    """What can be done with an entry; `server` is the daemon, `engine` a module of ippd.runners, `clock` one that nobody sets."""
 
-    def __init__(self, server: Server, engine: Any, site: Site, clock: Callable[[], float] = time.time) -> None:
-        self.server, self.engine, self._site, self._clock = server, engine, site, clock
+    def __init__(self, server: Server, engine: Any, site: Site, clock: Callable[[], float], wall: Callable[[], float] = time.time) -> None:
+        self.server, self.engine, self._site, self._clock, self._wall = server, engine, site, clock, wall
 
     def job(self, entry: Entry) -> Any:
         """The entry as the engine knows it."""
@@ -58,11 +58,12 @@ class Steps:
         entry.step, entry.since, entry.tries = step, self._clock(), 0
         for name, value in facts.items():
             setattr(entry, name, value)
-        entry.save()
+        # The way to a job is written down before it is gone; to end one, and to tell of it, needs no room on the disk.
+        entry.save() if step in (STAGED, SUBMITTING, SUBMITTED) else entry.keep()
         return True
 
     def _end(self, entry: Entry, kind: str, **facts: Any) -> bool:
-        """The job is over: what is said to the daemon is written down before it is said."""
+        """The job is over: what is said to the daemon is written down before it is said, if there is room."""
         return self._go(entry, ENDED, outcome={"kind": kind, "usage": outputs.usage(entry, self.engine.NAME), **facts})
 
     def _stage(self, entry: Entry) -> bool:
@@ -91,20 +92,20 @@ class Steps:
             except EngineError:  # it is down: that is nobody's fault, and is not counted
                 raise error from None
             entry.tries += 1
-            entry.save()
+            entry.keep()
             if entry.tries < TRIES:
                 raise
             return self._end(entry, "failed", exit_code=None, message=f"the batch engine refuses the job: {error}")
         log.info("experiment %d: job %s", entry.id, id)
-        self._go(entry, SUBMITTED, engine_id=id)
+        self._go(entry, SUBMITTED, engine_id=id, since=entry.since)
         return False
 
     def _find(self, entry: Entry, seen: Seen | None) -> bool:
         """The worker ended between a submission and its record, or the submission failed: is the job there?"""
         # What is known and never began is a submission that the engine refused (Slurm keeps a record of it).
-        if (seen is not None and seen.state in LIVE) or entry.path("begun").exists():
+        if (seen is not None and seen.state in (*LIVE, REFUSED)) or entry.has("begun"):
             log.info("experiment %d: found its job %s again", entry.id, seen.id if seen else "")
-            return self._go(entry, SUBMITTED, engine_id=seen.id if seen else "")
+            return self._go(entry, SUBMITTED, engine_id=seen.id if seen else "", since=entry.since)
         # Should the engine take both, only the first to start gets past its folder `begun`.
         return self._try(entry) if self._clock() - entry.since >= SETTLED or entry.tries else False
 
@@ -114,9 +115,9 @@ class Steps:
             return self._measured(entry, seen) and self._ended(entry, status)
         if seen is not None and seen.state in LIVE:
             entry.gone_at = 0.0
-            self._running(entry, order) if seen.state == RUNNING else self._hold(entry, order, seen.state)
-            if self._too_long(entry, seen.state):
+            if self._too_long(entry, seen.state):  # before all that can fail
                 return True
+            self._running(entry, order) if seen.state == RUNNING else self._hold(entry, order, seen.state)
             delivery.send_output(self.server, entry)
             return False
         return self._gone(entry, seen)
@@ -127,9 +128,11 @@ class Steps:
             return False  # its folder may be behind, or the engine's books
         entry.books |= seen.facts if seen is not None else {}
         code = entry.books.get("exit_code")
+        if seen is not None and seen.state == REFUSED:  # it would stay there for ever
+            return self._go(entry, STOPPING, outcome={"kind": "failed", "exit_code": code, "message": f"{REASONS[REFUSED]} ({seen.note})"})
         if seen is not None and seen.state in REASONS:
             return self._end(entry, "failed", exit_code=code, message=f"{REASONS[seen.state]} ({seen.note})")
-        if seen is not None and seen.state == JOB_ENDED and code and entry.path("begun").exists():
+        if seen is not None and seen.state == JOB_ENDED and code and entry.has("begun"):
             return self._end(entry, "failed", exit_code=code, message=f"{outputs.end(code)} ({seen.note})")  # before it could say so
         if entry.text("exit"):
             return self._end(entry, "failed", exit_code=code, message="what the job left of its exit status is no number")
@@ -140,7 +143,7 @@ class Steps:
         """Whether it is so long since this was asked for the first time: since the job was over."""
         if not entry.gone_at:
             entry.gone_at = self._clock()
-            entry.save()
+            entry.keep()
         return self._clock() - entry.gone_at >= seconds
 
     def _measured(self, entry: Entry, seen: Seen | None) -> bool:
@@ -196,14 +199,16 @@ class Steps:
             entry.outcome["suspended_at"] = self._clock()
         self.server.post(f"/experiments/{entry.id}/{word}", claim=entry.claim)
         entry.said = word
-        entry.save()
+        entry.keep()
 
     def _too_long(self, entry: Entry, state: str) -> bool:
         limit = entry.item["time_limit"]
-        if not entry.started_at and (state == RUNNING or entry.path("begun").exists()):
+        if not entry.started_at and (state == RUNNING or entry.has("begun")):
             # Kept from now on: the job can change what it has in its folder.
-            entry.started_at = min(files.number(entry.text("start")) or self._clock(), self._clock())
-            entry.save()
+            # The script wrote the time of day; what is counted is at most what went by since the job was handed over.
+            ran = self._wall() - (files.number(entry.text("start")) or self._wall())
+            entry.started_at = self._clock() - max(0.0, min(ran, self._clock() - entry.since))
+            entry.keep()
         if not limit or not entry.started_at or entry.said == "suspended":
             return False
         if self._clock() - entry.started_at - entry.stopped_seconds <= limit:
@@ -217,18 +222,18 @@ class Steps:
         log.info("experiment %d: %s, stopping its job", entry.id, order)
         return self._go(entry, STOPPING, outcome={"kind": "ordered", "order": order})
 
-    def stop(self, entry: Entry, seen: Seen | None) -> bool:
+    def stop(self, entry: Entry, order: str, seen: Seen | None) -> bool:
         """Go on ending a job until the engine has none of this name; then say so. Returns whether it goes on at once."""
-        live = seen is not None and seen.state in LIVE
+        there = seen is not None and seen.state in (*LIVE, REFUSED)
         # A job that was handed over just before may not be visible yet: it is asked for again until the engine's time is over.
-        maybe = seen is None and entry.path("job.sh").exists() and not entry.path("begun").exists() and self._clock() - entry.since < 2
-        if live or maybe:
+        maybe = seen is None and entry.has("job.sh") and not entry.has("begun") and self._clock() - entry.since < 2
+        if there or maybe:
             self.engine.cancel(self.job(entry))
             return False
         self.engine.clean(self.job(entry))
         if "message" in entry.outcome:  # ours to tell: no order
             return self._measured(entry, seen) and self._end(entry, **entry.outcome)
-        if entry.outcome.get("order") == "cancelled":
+        if "cancelled" in (entry.outcome.get("order"), order):  # it may have been cancelled only after it was ended for another reason
             with suppress(Refused):
                 self.server.post(f"/experiments/{entry.id}/stopped", claim=entry.claim)
         entry.forget()
