@@ -129,6 +129,27 @@ def test_a_job_that_leaves_no_exit_status_fails(rig):
     assert (rig.get(id)["status"], rig.get(id)["message"]) == ("failed", "what the job left of its exit status is no number")
 
 
+def test_a_job_that_removes_its_own_folder_fails(rig):
+    """Bad input: rm -r of the folder in which the worker looks for how it ended; it was begun again."""
+    worker, id = begun(rig, f"while [ ! -e {rig.go} ]; do sleep 0.1; done; rm -r ../../$IPPD_JOB", restarts=3)
+    rig.go.touch()
+    rig.until(worker, rig.status(id))
+    assert (rig.get(id)["status"], rig.get(id)["message"]) == ("failed", "the folder of the job was removed while it ran")
+    assert rig.get(id)["restarts"] == 0 and rig.jobs() == []
+
+
+def test_what_is_said_of_an_earlier_beginning_does_not_stay(rig):
+    """Bad input: a worker that was silent, and an experiment that is completed when it is begun again."""
+    id = rig.submit(rig.ada, "wait", restarts=3)
+    worker = rig.worker()
+    rig.until(worker, rig.status(id, "running"))
+    silence(rig.core, 61)
+    assert "was not heard of" in rig.get(id)["message"]
+    rig.go.touch()
+    rig.until(worker, rig.status(id))
+    assert (rig.get(id)["status"], rig.get(id)["message"]) == ("completed", None)
+
+
 @pytest.mark.skipif(not local.REAPS, reason="this kernel is older than Linux 3.4")
 def test_a_cancelled_experiment_is_gone_with_what_escaped(rig):
     """Bad input: a process without the job's name, in a session of its own, that ignores SIGTERM."""

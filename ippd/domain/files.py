@@ -130,7 +130,8 @@ class Files:
             replaced += [row["path"] for row in store.all(old, experiment=experiment, name=name)]
             self.insert(owner, experiment, "output", field, name, blob)
         if store.value("SELECT status FROM experiments WHERE id = :id", id=experiment) != "completed":
-            row = move(self._core, experiment, "completed", wanted=None, **_ending(told))
+            # Its message, if any, was about an earlier beginning.
+            row = move(self._core, experiment, "completed", wanted=None, message=None, **_ending(told))
             self._core.notifications.add("completed", user=owner, id=experiment, name=row["name"] or row["app"])
         return replaced
 

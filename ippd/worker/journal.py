@@ -260,7 +260,7 @@ def _empty(place: str, top: str) -> None:
                 os.unlink(entry.path)
             elif place != top:
                 os.chmod(entry.path, 0o700)  # a folder that is closed cannot be moved
-                os.rename(entry.path, os.path.join(top, secrets.token_hex(8)))
+                os.rename(entry.path, os.path.join(top, secrets.token_hex(12)))
 
 
 def _no_number(word: str) -> float:

@@ -134,6 +134,8 @@ class Steps:
             return self._end(entry, "failed", exit_code=code, message=f"{REASONS[seen.state]} ({seen.note})")
         if seen is not None and seen.state == JOB_ENDED and code and entry.has("begun"):
             return self._end(entry, "failed", exit_code=code, message=f"{outputs.end(code)} ({seen.note})")  # before it could say so
+        if not entry.has(".") and files.there(entry.folder.parent):  # else the file system is away
+            return self._end(entry, "failed", exit_code=code, message="the folder of the job was removed while it ran")
         if entry.text("exit"):
             return self._end(entry, "failed", exit_code=code, message="what the job left of its exit status is no number")
         note = seen.note if seen is not None else "the batch engine knows nothing of it any more"
