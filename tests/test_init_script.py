@@ -171,6 +171,23 @@ def test_a_console_file_that_leads_elsewhere_is_not_written_by_root(host):
     assert (host.folder / "precious").read_text() == "root's\n"
 
 
+def test_what_runs_as_the_account_has_no_terminal_of_root_to_type_into(host):
+    """Bad input: a program of the account's that looks for the terminal at which root calls the script."""
+    if os.geteuid() != 0:
+        pytest.skip("only root calls it as another account")
+    curious = host.folder / "curious"
+    curious.write_text("#!/bin/sh\nexec >\"$TMPDIR/said\" 2>&1\nid -un; readlink /proc/$$/fd/0; (: </dev/tty) || echo none\n")
+    curious.chmod(0o755)
+    subprocess.run(["chown", "nobody", host.folder / "data"], check=True)
+    with open(host.folder / "sysconfig", "a") as file:
+        file.write(f"PROGRAM={curious}\nACCOUNT=nobody\n")
+    command = f"{shlex.join([*host.shell, str(SCRIPT)])} configtest; exit $?"
+    environ = {"PATH": os.environ["PATH"], "SYSCONFIG": str(host.folder / "sysconfig")}
+    subprocess.run(["script", "-qec", command, "/dev/null"], stdin=subprocess.DEVNULL, timeout=60, env=environ, check=True)
+    said = (host.folder / "data/said").read_text().splitlines()
+    assert said[:2] == ["nobody", "/dev/null"] and said[-1] == "none" and "No such device or address" in said[-2]
+
+
 def test_a_program_that_the_account_cannot_run_is_not_blamed_on_the_configuration(host):
     closed = host.folder / "closed"
     closed.mkdir(mode=0o700)

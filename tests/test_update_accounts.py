@@ -1,15 +1,20 @@
 """What the daemon's account, in an attacker's hands, gets root to do: nothing outside of what is the account's own."""
 
 import os
+import shlex
 import shutil
+import signal
 import stat
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from ippd import releases
-from test_update import SECRET, Host, frontend
+from serverkit import wait_for
+from test_update import ROOT, SECRET, Host, frontend
 
 NOBODY = 65534
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
@@ -82,6 +87,63 @@ def test_a_folder_of_a_trial_that_is_exchanged_for_a_link_to_a_folder_of_root(ho
     assert (done.returncode, done.stdout) == (0, "1.0 has been replaced by 3.0\n"), done.stderr
     assert (host.folder / "own/said").read_text() == f"{NOBODY}\n" and host.program.stat().st_uid == 0
     assert {path.lstat().st_uid for path in (host.folder / "data").rglob("*")} == {NOBODY} and list(target.iterdir()) == []
+
+
+# What the account finds of the terminal at which root has called: it could type there what root's shell reads next.
+LOOKS = "readlink /proc/$$/fd/0 >> {said}; (: </dev/tty) 2>> {said} || echo none >> {said}"
+
+
+def at_a_terminal(host, *words):
+    """Run a command as a shell at a terminal would."""
+    line = f"{shlex.join([str(host.program), *map(str, words)])}; exit $?"
+    return subprocess.run(["script", "-qec", line, "/dev/null"], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          env=host.environ, timeout=120)
+
+
+def test_the_trial_of_a_release_does_not_get_the_terminal_of_root(host):
+    """Bad input: an account that traces the trial, which is its process, to write to the terminal. The release does it itself here."""
+    given(host.folder / "data"), given(host.folder / "own")
+    in_the_shell(host, "2.0", LOOKS.format(said=host.folder / "own/said"))
+    done = at_a_terminal(host, "update", "--check", "2.0")
+    assert done.returncode == 0, done.stdout
+    said = (host.folder / "own/said").read_text().splitlines()
+    assert said[:2] == [f"{NOBODY}", "/dev/null"] and said[-1] == "none" and "No such device or address" in said[-2]
+
+
+PROBE = """
+import os, subprocess
+from ippd.host import account, steps
+look = ["sh", "-c", {look!r}]
+nobody = account.Account({nobody}, {nobody})
+account.run_as(nobody, lambda: print(subprocess.run(look, check=True)))
+steps.run(*look, user={nobody})
+account.become(nobody)
+subprocess.run(look, check=True)
+"""
+
+
+def test_no_process_that_is_another_account_gets_the_terminal_of_root(host):
+    """Each way to be the account: in a child, in a program of the host, and for good, as what `ippd doctor` starts."""
+    said = given(host.folder / "own") / "said"
+    look = f"id -u >> {said}; {LOOKS.format(said=said)}"
+    code = PROBE.format(look=look, nobody=NOBODY)
+    line = shlex.join([sys.executable, "-c", code])
+    # In the foreground, but for the second time as the leader of a group, as an interactive shell makes it.
+    subprocess.run(["script", "-qec", f"{line}; set -m; {line}; exit $?", "/dev/null"], stdin=subprocess.DEVNULL, check=True,
+                   env=host.environ | {"PYTHONPATH": str(ROOT)}, timeout=120)
+    lines = said.read_text().splitlines()
+    assert len(lines) == 6 * 4 and lines[::4] == [f"{NOBODY}"] * 6 and lines[1::4] == ["/dev/null"] * 6 and lines[3::4] == ["none"] * 6
+
+
+def test_ctrl_c_ends_what_runs_as_the_account_and_leaves_nothing(host):
+    """The child has a session of its own, which does not hear Ctrl-C: its parent tells it."""
+    given(host.folder / "data"), given(host.folder / "own")
+    in_the_shell(host, "2.0", "exec sleep 100")
+    process = subprocess.Popen([host.program, "update", "--check", "2.0"], env=host.environ, stderr=subprocess.PIPE, text=True)
+    assert wait_for(lambda: (host.folder / "own/said").exists(), 60)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30) == (None, "ippd: interrupted\n") and process.returncode == 130
+    assert not list((host.folder / "data").glob(".trial-*"))
 
 
 def test_a_database_that_is_a_link_to_one_of_root_is_not_copied(host):

@@ -276,7 +276,7 @@ def _run(program: Path, *words: str) -> str:
     try:
         done = subprocess.run(
             [program, *words], capture_output=True, text=True, errors="replace", timeout=TRIAL_TIME,
-            env=clean() | {"PYINSTALLER_RESET_ENVIRONMENT": "1"}, check=False,
+            env=clean() | {"PYINSTALLER_RESET_ENVIRONMENT": "1"}, check=False, stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Invalid(f"the new program cannot be run: {error}") from error

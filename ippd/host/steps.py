@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ippd.errors import IppdError
 from ippd.wholefile import whole_file
@@ -156,7 +157,9 @@ def followed(step: Step, *words: str) -> Step:
 
 def run(*words: str, user: int | None = None) -> None:
     """Run a program of the host, as another user if one is given. Raises IppdError with what it says."""
-    other = {} if user is None else {"user": user, "group": user, "extra_groups": []}
+    other: dict[str, Any] = {}
+    if user is not None:  # who gets no terminal of root's, to type into
+        other = {"user": user, "group": user, "extra_groups": [], "stdin": subprocess.DEVNULL, "start_new_session": True}
     try:
         done = subprocess.run(
             words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=clean(), cwd="/", check=False, **other
