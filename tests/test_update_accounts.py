@@ -16,7 +16,7 @@ from ippd import releases
 from serverkit import wait_for
 from test_update import ROOT, SECRET, Host, frontend
 
-NOBODY = 65534
+NOBODY, OTHER = 65534, 65533
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 
 
@@ -50,6 +50,34 @@ def test_a_data_folder_below_a_folder_of_root_in_settings_of_the_account(host):
     assert not (host.folder / "system/made").exists()
     assert host.run("--set", f"data.directory={target}/data", "user", "list").returncode == 0
     assert (target / "data").stat().st_uid == NOBODY, "where the account may make it, it is made"
+
+
+def test_a_data_folder_of_a_third_account_in_settings_that_the_daemon_has_written(host):
+    """Bad input: the daemon's account names somebody's home as data.directory, in its own file or in one of root's that it may write."""
+    config, home = host.folder / "ippd.conf", given(host.folder / "home")
+    home.chmod(0o755)
+    (home / "reserve").write_text("hers")
+    os.chown(home / "reserve", NOBODY, NOBODY)
+    line = ("--set", f"data.directory={home}")
+    for owner, group, mode in ((OTHER, OTHER, 0o600), (0, OTHER, 0o660), (0, 0, 0o666)):
+        os.chown(config, owner, group)
+        config.chmod(mode)
+        for words in (("user", "list"), ("backup", f"{host.folder}/b.tar"), ("update", "2.0"), ("restore", str(config)), ("doctor",)):
+            refused = host.run(*line, *words)
+            assert refused.returncode == 1 and "may be changed by another" in refused.stderr, refused
+    assert {path.name for path in home.iterdir()} == {"reserve"} and (home / "reserve").read_text() == "hers"
+    assert stat.S_IMODE(home.stat().st_mode) == 0o755 and not (host.folder / "b.tar").exists()
+    os.chown(config, 0, NOBODY)
+    config.chmod(0o660)
+    assert host.run(*line, "user", "list").returncode == 0, "it is the account's own word"
+
+
+def test_the_group_of_the_data_folder_is_not_taken_for_that_of_its_owner(host):
+    """Bad input: a folder with a group that its owner is not in, as one below a folder with the bit for the group has."""
+    os.chown(given(host.folder / "data"), NOBODY, OTHER)
+    assert host.run("user", "list").returncode == 0
+    made = list((host.folder / "data").rglob("*"))
+    assert made and {path.stat().st_gid for path in made} == {NOBODY}
 
 
 # A release in the shell, which each account can run. It does what the account would: puts a link in the place of the trial's folder.

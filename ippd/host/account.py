@@ -25,6 +25,13 @@ class Account(NamedTuple):
     gid: int
 
 
+def owner(found: os.stat_result) -> Account:
+    """The account that a file belongs to, with the group of its own: the group of a file says who may read it, not who somebody is."""
+    with suppress(KeyError):
+        return Account(found.st_uid, pwd.getpwuid(found.st_uid).pw_gid)
+    return Account(found.st_uid, found.st_gid)  # an account without a name, as in a container
+
+
 def take_groups(account: Account) -> None:
     """Have the supplementary groups of an account, instead of root's."""
     try:
@@ -80,10 +87,10 @@ def safe_for_root(path: Path) -> Account | None:
     with suppress(FileNotFoundError):
         found = os.stat(path)
         if found.st_uid:
-            return Account(found.st_uid, found.st_gid)
+            return owner(found)
     for place, found in _way(path):
         if found.st_uid:
-            return Account(found.st_uid, found.st_gid)
+            return owner(found)
         if not stat.S_ISLNK(found.st_mode) and found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
             raise Forbidden(
                 f"root does not write below {place}, which other accounts may change: give it to one account, or chmod go-w {place}"
