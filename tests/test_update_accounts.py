@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ippd import releases
+from ippd.errors import Forbidden
 from serverkit import wait_for
 from test_update import ROOT, SECRET, Host, frontend
 
@@ -172,6 +173,19 @@ def test_ctrl_c_ends_what_runs_as_the_account_and_leaves_nothing(host):
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=30) == (None, "ippd: interrupted\n") and process.returncode == 130
     assert not list((host.folder / "data").glob(".trial-*"))
+
+
+def test_a_pipe_in_the_place_of_a_signature_or_a_release_is_not_waited_for(host):
+    """Bad input: pipes that nobody writes to, in a folder for releases of the account's."""
+    given(host.folder / "data")
+    in_the_shell(host, "2.0")
+    (host.releases / "ippd-2.0.sig").unlink()
+    os.mkfifo(host.releases / "ippd-2.0.sig")
+    refused = host.run("update", "--check", "2.0")
+    assert refused.returncode == 1 and refused.stderr == f"ippd: {host.releases}/ippd-2.0.sig is no file\n"
+    os.mkfifo(host.releases / "pipe")
+    with pytest.raises(Forbidden, match="is no file"):  # exchanged after it was looked at
+        releases.opened(host.releases / "pipe")
 
 
 def test_a_database_that_is_a_link_to_one_of_root_is_not_copied(host):

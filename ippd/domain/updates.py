@@ -57,7 +57,7 @@ class Updates:
         target = self._target()
         path, release = self._find(what, "program", "ippd-{}")
         new = target.with_name(f".{target.name}.{release.version}.new")
-        with self._alone(), open(path, "rb") as source:
+        with self._alone(), releases.opened(path) as source:
             self._mend(target)
             if not check and _is(target, release):  # or it would be its own predecessor, and there were no way back
                 raise Conflict(f"version {release.version} is in its place already")
@@ -104,7 +104,7 @@ class Updates:
         """
         link = self._link()
         path, release = self._find(what, "frontend", "ippd-frontend-{}.tar.gz")
-        with self._alone(), open(path, "rb") as source:
+        with self._alone(), releases.opened(path) as source:
             if not check and link.is_symlink():
                 if link.readlink() == Path(f"{link}.versions") / release.version:
                     raise Conflict(f"version {release.version} is in its place already")
