@@ -157,6 +157,17 @@ def test_a_daemon_that_dies_at_its_start_is_told_with_its_reason_and_not_waited_
     assert host.script("status").returncode == 3
 
 
+def test_what_the_console_file_says_is_shown_without_what_a_terminal_would_obey(host):
+    """Bad input: a program whose last words clear the screen, in two ways, and set the title."""
+    program = host.folder / "mumbles"
+    program.write_text("#!/bin/sh\n[ $1 != serve ] || printf 'sorry\\t\\033[2J\\302\\2332J\\033]0;all is well\\007\\n'; [ $1 = config ]\n")
+    program.chmod(0o755)
+    with open(host.folder / "sysconfig", "a") as file:
+        file.write(f"PROGRAM={program}\n")
+    refused = host.script("start")
+    assert refused.returncode == 1 and refused.stdout.endswith("\nsorry\t?[2J??2J?]0;all is well?\n"), refused.stdout
+
+
 def test_a_console_file_that_leads_elsewhere_is_not_written_by_root(host):
     if os.geteuid() != 0:
         pytest.skip("only root could be led astray")
