@@ -3,7 +3,9 @@
 import base64
 import binascii
 import hashlib
+import os
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -97,11 +99,20 @@ def _numbers(version: str) -> list[int]:
     return numbers
 
 
+def opened(path: Path) -> IO[bytes]:
+    """A file of a release, open for reading. Raises Forbidden for what is no file: opening a pipe would wait for who writes to it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Forbidden(f"{path} is no file")
+    return open(descriptor, "rb")
+
+
 def read_signature(path: Path) -> str:
     """The signature file that lies beside a release (FILE.sig). Raises Forbidden when there is none."""
     try:
-        with open(path.with_name(f"{path.name}.sig"), encoding="ascii") as file:
-            return file.read(LONGEST)
+        with opened(path.with_name(f"{path.name}.sig")) as file:
+            return file.read(LONGEST).decode("ascii")
     except (FileNotFoundError, UnicodeDecodeError) as error:
         raise Forbidden(f"{path}.sig is missing or no signature: the release is not taken") from error
 

@@ -3,9 +3,14 @@
 import hashlib
 import io
 import json
+import os
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 import tarfile
+import tempfile
 
 import pytest
 
@@ -90,12 +95,102 @@ def test_a_member_that_is_there_twice_is_refused(members, tmp_path):
     ("UPDATE meta SET value = '-5' WHERE name = 'schema'", "schema version -5"),
     ("UPDATE meta SET value = '99999' WHERE name = 'schema'", "a newer ippd made it"),
     ("DELETE FROM meta", "cannot be read"),
-    ("ALTER TABLE files RENAME TO papers", "cannot be read"),
+    ("ALTER TABLE files RENAME TO papers", "has no table files"),
     ("UPDATE files SET path = x'00ff'", "cannot be read"),
     ("UPDATE files SET path = CAST(x'ff' AS TEXT)", "cannot be read"),
 ])
 def test_a_database_that_could_not_be_used_is_refused(members, tmp_path, statement, match):
     refused_by_both(packed(with_database(members, tmp_path, statement)), tmp_path, match)
+
+
+VERIFY = """
+import resource, sys
+from ippd.domain.restore import verify
+from ippd.errors import Invalid
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+try:
+    verify(sys.stdin.buffer)
+except Invalid as error:
+    print(error)
+"""
+
+
+def alone(file):
+    """What a process of its own, that has little memory, says of a backup."""
+    done = subprocess.run([sys.executable, "-c", VERIFY], stdin=file, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done
+    return done.stdout
+
+
+def endless(name, column):
+    """Statements that put a view that never ends in the place of a table."""
+    view = f"CREATE VIEW {name} AS WITH RECURSIVE n({column}) AS (SELECT 'x' UNION ALL SELECT {column} FROM n)"
+    return f"DROP TABLE {name}", f"{view} SELECT {column} AS name, {column} AS value, {column} AS path, {column} AS sha256 FROM n"
+
+
+@pytest.mark.parametrize("name", ["meta", "files"])
+def test_a_view_without_an_end_in_the_place_of_a_table_is_not_read(members, tmp_path, name):
+    """Bad input: a recursive view named as a table; looking for a row that it does not have never ends."""
+    (tmp_path / "b.tar").write_bytes(packed(with_database(members, tmp_path, *endless(name, "x"))))
+    with open(tmp_path / "b.tar", "rb") as file:
+        assert f"has no table {name}" in alone(file)
+    refused_by_both((tmp_path / "b.tar").read_bytes(), tmp_path, f"has no table {name}")
+
+
+# Paths that each take a while to be read: some seconds for all.
+SLOW = (
+    "DROP TABLE files", "CREATE TABLE files (x INTEGER, sha256 TEXT, path TEXT AS (length(hex(zeroblob(x)))))",
+    "INSERT INTO files (x) WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 1000) SELECT 1000000 FROM n",
+)  # fmt: skip
+
+
+def test_a_database_that_takes_too_long_to_check_is_refused(members, tmp_path, monkeypatch):
+    """Bad input: a table with a column that is calculated anew whenever it is read, and takes a while."""
+    monkeypatch.setattr(ippd.domain.restore, "LONGEST_CHECK", 0.2)
+    refused_by_both(packed(with_database(members, tmp_path, *SLOW)), tmp_path, "takes too long")
+
+
+def test_ctrl_c_ends_the_check_of_a_database(members, tmp_path):
+    """Bad input: the same, with an operator who does not want to wait."""
+    slow = packed(with_database(members, tmp_path, *SLOW))
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            verify(io.BytesIO(slow))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def holes(header, size):
+    """A file that says it is large, and is nearly all hole."""
+    made = tempfile.TemporaryFile()  # noqa: SIM115  # the caller closes it
+    made.write(header)
+    made.truncate(len(header) + size)
+    made.seek(0)
+    return made
+
+
+@pytest.mark.parametrize("kind", ["pax", "pax for all", "old pax", "long name", "long link", "list"])
+def test_a_small_file_does_not_take_much_memory(members, kind):
+    """Bad input: 4 KB on the disk, of which a header says that a name, or the list at the end, has 6 GB: the rest is a hole."""
+    types = {"pax": tarfile.XHDTYPE, "pax for all": tarfile.XGLTYPE, "old pax": tarfile.SOLARIS_XHDTYPE,
+             "long name": tarfile.GNUTYPE_LONGNAME, "long link": tarfile.GNUTYPE_LONGLINK, "list": tarfile.REGTYPE}  # fmt: skip
+    info = tarfile.TarInfo("SHA256SUMS")
+    info.type, info.size = types[kind], 6 << 30
+    with holes(packed(members[:1])[:1024] + info.tobuf(tarfile.GNU_FORMAT), info.size) as file:
+        assert os.fstat(file.fileno()).st_blocks * 512 <= 8192
+        said = alone(file)
+    assert "no backup" in said or "damaged" in said
+
+
+def test_headers_of_headers_without_an_end_are_refused(members, tmp_path):
+    """Bad input: thousands of pax headers, each for the next."""
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XHDTYPE, 12
+    header = info.tobuf(tarfile.GNU_FORMAT) + b"12 path=abc\n".ljust(512, b"\0")
+    refused_by_both(packed(members[:1])[:1024] + header * 3000 + bytes(1024), tmp_path, "no backup of ippd")
 
 
 def test_a_sparse_member_is_refused_before_its_holes_are_written(members, tmp_path):

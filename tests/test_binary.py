@@ -115,6 +115,32 @@ def test_a_folder_where_others_could_exchange_files_is_passed_over(folder, owner
     assert b"no password was given" in said
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+@pytest.mark.parametrize("owner, mode, link", [(65534, 0o755, False), (0, 0o777, False), (65534, 0o755, True)])
+def test_a_folder_of_root_below_one_of_another_account_is_passed_over(tmp_path, owner, mode, link):
+    """Bad input: TMPDIR is root's, but who owns a folder above it can put another one there; or a link of somebody else leads to it."""
+    above = tmp_path / "above"
+    folder = tmp_path / "roots" if link else above / "sub/roots"
+    above.mkdir()
+    folder.mkdir(parents=True)
+    named = above / "link" if link else folder
+    if link:
+        named.symlink_to(folder)
+        os.chown(named, owner, owner, follow_symlinks=False)
+    os.chown(above, owner, owner)
+    above.chmod(mode)
+    words = program.words("user", "add", "ada@example.org", "--password-file", "-", "--set", f"data.directory={tmp_path}/data")
+    waiting = subprocess.Popen(words, env=environ(named), stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert wait_for(lambda: program.children_of(waiting.pid), 30)
+    if link:  # what it leads to now is out of the account's reach, and the program does not go by the link again
+        (child,) = program.children_of(waiting.pid)
+        assert unpacked(folder) != [] and str(named) not in Path(f"/proc/{child}/maps").read_text()
+    else:
+        assert unpacked(folder) == []
+    _, said = waiting.communicate(b"\n", timeout=60)
+    assert b"no password was given" in said
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can go on as another account")
 def test_root_can_run_it_from_a_folder_that_the_serving_account_may_not_read():
     """Commands go on as that account; nothing is read from the program by then."""

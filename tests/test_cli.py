@@ -116,6 +116,14 @@ def test_users_from_the_first_to_the_last(ippd, core):
     assert [user["id"] for user in core.users.list(OPERATOR)] == [2]
 
 
+def test_json_has_no_bytes_that_a_terminal_obeys(ippd, core):
+    """Bad input: a sign-up, which nobody has to be let in for, with control characters that json leaves as they are."""
+    core.users.sign_up(OPERATOR, "ada@example.org", PASSWORD, {"nickname": "J\xf6\x9b2J\x7f\u202e"})
+    out = ippd("user", "list", "--json")[1]
+    assert '"J\xf6\\u009b2J\\u007f\\u202e"' in out and all(char.isprintable() or char == "\n" for char in out)
+    assert json.loads(out)[0]["settings"]["nickname"] == "J\xf6\x9b2J\x7f\u202e"
+
+
 def test_groups_from_the_first_to_the_last(ippd, core):
     core.users.add(OPERATOR, "ada@example.org", PASSWORD)
     assert ippd("group", "create", " the  lab\n") == (0, "group the lab is made, with the id 1\n", "")

@@ -14,7 +14,7 @@ from ippd.daemon import locked
 from test_backup_refused import packed, with_database
 
 PASSWORD = "correct horse battery"
-NOBODY = 65534
+NOBODY, OTHER = 65534, 65533
 
 
 @pytest.fixture
@@ -60,6 +60,28 @@ def test_a_backup_belongs_to_who_makes_it_and_what_is_restored_to_the_owner_of_t
     assert run(f"restore --overwrite {tmp_path}/vault/b.tar").returncode == 0
     assert "ada@example.org" in run("user list").stdout
     assert {path.stat().st_uid for path in (tmp_path / "data").rglob("*")} == {NOBODY}
+
+
+def test_root_makes_no_backup_through_folders_that_an_account_may_exchange(run, tmp_path):
+    """Bad input: the folder for backups in the data folder is a link to one of root's; and one of somebody else, who is not to have it."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another account")
+    for name, owner in (("data", NOBODY), ("data/backups", NOBODY), ("hers", OTHER)):
+        (tmp_path / name).mkdir()
+        os.chown(tmp_path / name, owner, owner)
+    (tmp_path / "roots").mkdir()
+    (tmp_path / "data/link").symlink_to(tmp_path / "roots")
+    for place, says in (("data/link", "Permission denied"), ("hers", "may exchange folders"), ("data/link/none/../x", "No such file")):
+        refused = run(f"backup {tmp_path}/{place}/b.tar")
+        assert refused.returncode == 1 and says in refused.stderr, refused
+    assert list((tmp_path / "roots").iterdir()) == [] and list((tmp_path / "hers").iterdir()) == []
+    assert run(f"backup {tmp_path}/data/backups/b.tar").returncode == 0
+    found = os.stat(tmp_path / "data/backups/b.tar")
+    assert (found.st_uid, found.st_mode & 0o777) == (NOBODY, 0o600), "root goes on as the account, which has all of it anyway"
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    assert "root does not write below" in run(f"backup {shared}/b.tar").stderr and list(shared.iterdir()) == []
 
 
 def test_a_progress_bar_is_shown_on_a_terminal_only(run, environ, tmp_path):

@@ -179,6 +179,17 @@ def test_a_daemon_that_dies_at_its_start_is_told_with_its_reason_and_not_waited_
     assert host.script("status").returncode == 3
 
 
+def test_what_the_console_file_says_is_shown_without_what_a_terminal_would_obey(host):
+    """Bad input: a program whose last words clear the screen, in two ways, and set the title."""
+    program = host.folder / "mumbles"
+    program.write_text("#!/bin/sh\n[ $1 != serve ] || printf 'sorry\\t\\033[2J\\302\\2332J\\033]0;all is well\\007\\n'; [ $1 = config ]\n")
+    program.chmod(0o755)
+    with open(host.folder / "sysconfig", "a") as file:
+        file.write(f"PROGRAM={program}\n")
+    refused = host.script("start")
+    assert refused.returncode == 1 and refused.stdout.endswith("\nsorry\t?[2J??2J?]0;all is well?\n"), refused.stdout
+
+
 def test_a_console_file_that_leads_elsewhere_is_not_written_by_root(host):
     if os.geteuid() != 0:
         pytest.skip("only root could be led astray")
@@ -191,6 +202,23 @@ def test_a_console_file_that_leads_elsewhere_is_not_written_by_root(host):
     refused = host.script("start")
     assert refused.returncode == 1 and "the account nobody cannot write" in refused.stdout
     assert (host.folder / "precious").read_text() == "root's\n"
+
+
+def test_what_runs_as_the_account_has_no_terminal_of_root_to_type_into(host):
+    """Bad input: a program of the account's that looks for the terminal at which root calls the script."""
+    if os.geteuid() != 0:
+        pytest.skip("only root calls it as another account")
+    curious = host.folder / "curious"
+    curious.write_text("#!/bin/sh\nexec >\"$TMPDIR/said\" 2>&1\nid -un; readlink /proc/$$/fd/0; (: </dev/tty) || echo none\n")
+    curious.chmod(0o755)
+    subprocess.run(["chown", "nobody", host.folder / "data"], check=True)
+    with open(host.folder / "sysconfig", "a") as file:
+        file.write(f"PROGRAM={curious}\nACCOUNT=nobody\n")
+    command = f"{shlex.join([*host.shell, str(SCRIPT)])} configtest; exit $?"
+    environ = {"PATH": os.environ["PATH"], "SYSCONFIG": str(host.folder / "sysconfig")}
+    subprocess.run(["script", "-qec", command, "/dev/null"], stdin=subprocess.DEVNULL, timeout=60, env=environ, check=True)
+    said = (host.folder / "data/said").read_text().splitlines()
+    assert said[:2] == ["nobody", "/dev/null"] and said[-1] == "none" and "No such device or address" in said[-2]
 
 
 def test_a_program_that_the_account_cannot_run_is_not_blamed_on_the_configuration(host):

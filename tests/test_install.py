@@ -174,9 +174,28 @@ echo "-- again"; $ippd install | grep -v "is as it should be"
                                   "what is in /var/lib/ippd (ippd): is as it should be",
                                   "database and secrets: is as it should be", "certificate: would be made"]
     assert part(lines, "taken")[2:] == ["database and secrets: is as it should be", "certificate: made"]
-    assert part(lines, "owners") == ["root"], "nothing is left, and no link was followed"
+    assert part(lines, "owners") == ["/var/lib/ippd/uploads/link", "/var/lib/ippd/uploads/link", "root"], "nor was the link followed"
     assert {"certificate.pem", "key.pem", "secret", "ippd.sqlite"} <= set(part(lines, "made"))
     assert part(lines, "starts") == ["64"] and len(part(lines, "again")) == 1
+
+
+def test_a_file_of_the_host_that_the_account_has_linked_is_not_given_to_it(host, tmp_path):
+    """Bad input: on a kernel that lets everybody link all files, a link to one of root's that root has replaced since: it has one name."""
+    (tmp_path / "unprotected").write_text("0\n")
+    lines = host(f"""
+mkdir -p /etc/init.d; $ippd install >/dev/null
+echo precious >/var/lib/precious; chmod 600 /var/lib/precious; ln /var/lib/precious /var/lib/ippd/uploads/mine
+echo newer >/var/lib/newer; mv /var/lib/newer /var/lib/precious
+mount --bind {tmp_path}/unprotected /proc/sys/fs/protected_hardlinks
+echo "-- refused"; $ippd install 2>&1 || echo refused
+echo "-- owner"; stat -c '%U %h' /var/lib/ippd/uploads/mine
+rm /var/lib/ippd/uploads/mine; chown -R root /var/lib/ippd
+echo "-- closed"; $ippd install | grep "what is in"; find /var/lib/ippd ! -user ippd
+""")
+    refused = part(lines, "refused")
+    assert refused[-1] == "refused" and any("/uploads/mine: has another name elsewhere, is no plain" in line for line in refused), refused
+    assert part(lines, "owner") == ["root 1"]
+    assert part(lines, "closed") == ["what is in /var/lib/ippd (ippd): given to the account"], "there only root can have put anything"
 
 
 def test_looking_before_anything_was_made_makes_nothing(host):

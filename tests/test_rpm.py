@@ -86,7 +86,7 @@ def test_the_program_is_packed_byte_for_byte_and_old_rpms_can_read_the_package(p
         "rpmlib(CompressedFileNames)", "rpmlib(PayloadFilesHavePrefix)", "rpmlib(FileDigests)", "rpmlib(PayloadIsXz)"}
     assert "file = /var/log/ippd/ippd.log" in (tmp_path / "etc/ippd/ippd.conf").read_text()
     rotate = (tmp_path / "etc/logrotate.d/ippd").read_text()
-    assert ("su ippd ippd" in rotate) == (kind == "el7"), "logrotate of CentOS 6 does not know it"
+    assert ("su ippd ippd" in rotate) == ("maxsize" in rotate) == (kind == "el7"), "logrotate of CentOS 6 does not know them"
 
 
 def test_log_rotation_is_understood_by_logrotate(packages, tmp_path):

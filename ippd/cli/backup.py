@@ -1,5 +1,6 @@
 """The commands `ippd backup` and `ippd restore`."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from ippd.cli.show import moment
 from ippd.daemon import locked
 from ippd.domain import restore as restoring
 from ippd.domain.archive import Progress
+from ippd.errors import Forbidden
+from ippd.host.account import safe_for_root
 from ippd.permissions import OPERATOR
 from ippd.wholefile import whole_file
 
@@ -26,12 +29,29 @@ def backup(call: Call) -> int:
             verified = restoring.verify(file, progress)
         return _told(verified.damage, f"{path}: all is as it was written on {moment(verified.facts['created_at'])}, "
                      f"{verified.facts['files']} files")
+    _go_where(path, call)
     # The file belongs to whoever calls; what is read belongs to the daemon.
     with whole_file(path, replace=False) as file, as_owner(call.settings):
         with bar("backup", call.core.backups.size(OPERATOR)) as progress:
             made = call.core.backups.make(OPERATOR, file, progress)
         size = file.tell()
     return _told(made.damage, f"{path}: {made.files} files and the database, {size} bytes")
+
+
+def _go_where(path: Path, call: Call) -> None:
+    """Root goes on as the account that serves to write below a folder of that account, which may put a link in the place of any of them.
+
+    Raises Forbidden for a folder of a third account: it would get the secrets.
+    """
+    account = safe_for_root(path.absolute().parent)
+    if account is None:
+        return
+    become_owner(call.settings)
+    if os.geteuid() != account.uid:
+        raise Forbidden(
+            f"root makes no backup below {path.absolute().parent}, where the account {account.uid} may exchange folders: "
+            "name a folder that only root may change"
+        )
 
 
 def restore(call: Call) -> int:

@@ -1,7 +1,6 @@
 """One call of a command: its arguments, and the settings and the core, made when they are first asked for."""
 
 import os
-import pwd
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +9,7 @@ from functools import cached_property
 
 from ippd.core import Core, open_core
 from ippd.errors import NotFound, SettingsError
-from ippd.host.account import Account, become, take_groups
+from ippd.host.account import Account, become, owner, take_groups
 from ippd.host.account import name as account_name
 from ippd.logs import visible
 from ippd.settings import Settings, load, warnings
@@ -103,7 +102,8 @@ def as_owner(settings: Settings) -> Iterator[None]:
 def _serving_account(settings: Settings, make: bool = True) -> Account | None:
     """The account that serves, when root calls and it is another one: who owns the data folder; before there is one, the settings file.
 
-    Raises SettingsError when the file is another account's and names a folder of root's: what root does must not be for others to say.
+    Raises SettingsError when the file is another account's and names a folder of root's, or when who may change the file is not who owns
+    the folder: neither what root does nor what root does as somebody must be for others to say.
     """
     if os.geteuid():
         return None
@@ -113,9 +113,12 @@ def _serving_account(settings: Settings, make: bool = True) -> Account | None:
             f"data.directory: root does not make it as {settings.file} says, which other accounts may change: chmod 640 {settings.file}"
         )
     if folder is None and file and file.uid:
-        with suppress(KeyError):
-            return Account(file.uid, pwd.getpwuid(file.uid).pw_gid)
         return file
+    if folder and folder.uid and file and not _may_say(settings.file, folder):
+        raise SettingsError(
+            f"data.directory: {settings['data.directory']} belongs to account {folder.uid}, and {settings.file} may be changed by another: "
+            "give both to the account that serves, or the file to root (chmod 640)"
+        )
     if folder and not folder.uid and file and file.uid:
         raise SettingsError(
             f"data.directory: {settings['data.directory']} belongs to root, and {settings.file} to another account: "
@@ -126,10 +129,17 @@ def _serving_account(settings: Settings, make: bool = True) -> Account | None:
 
 def _owner(path: str) -> Account | None:
     try:
-        found = os.stat(path)
+        return owner(os.stat(path))
     except FileNotFoundError:  # an empty path as well
         return None
-    return Account(found.st_uid, found.st_gid)
+
+
+def _may_say(file: str, account: Account) -> bool:
+    """Whether what a settings file says was said by root or by the account itself, and by nobody else."""
+    found = os.stat(file)
+    if found.st_uid:
+        return found.st_uid == account.uid
+    return not found.st_mode & 0o002 and (not found.st_mode & 0o020 or found.st_gid == account.gid)
 
 
 def _make(folder: str) -> None:

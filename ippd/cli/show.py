@@ -22,5 +22,6 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def as_json(value: Any) -> None:
-    """Print JSON; other scripts are left as they are."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print JSON; other scripts are left as they are, but what a terminal would obey is an escape: json leaves most of it as it is."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    print("".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text))

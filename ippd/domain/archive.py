@@ -8,7 +8,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable
 from itertools import zip_longest
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, Self
 
 from ippd.errors import Invalid
 
@@ -21,9 +21,24 @@ SECRETS = ("secret", "certificate.pem", "key.pem")
 MEMBER = re.compile(r"uploads/[0-9]{1,19}/[0-9a-zA-Z]{1,64}")
 FORMAT = 1
 MOST_BYTES = 1 << 62
+MOST_NAME = 64 << 10  # bytes of a header that gives a member a long name, or says more of it
+LONGEST_LINE = 4096  # bytes; ours have less than 200
+NAMES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 LAST_TIME = 253402300799  # the end of the year 9999: no later time can be shown
 CHUNK = 1 << 20
 STEADY = 32 << 20  # bytes after which what was written is flushed, so that others on the disk never wait for much
+
+
+class _Header(tarfile.TarInfo):
+    """What tarfile makes of a header. Names and what pax says of a member it reads as a whole, so nobody may say that they are large."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """The next header. Raises Invalid."""
+        info = super().frombuf(buf, encoding, errors)
+        if info.type in NAMES and not 0 <= info.size <= MOST_NAME:
+            raise Invalid("this is no backup of ippd")
+        return info
 
 
 class _Hashing:
@@ -98,7 +113,7 @@ def read(file: BinaryIO, begin: Callable[[Facts], None], target: Target, progres
     facts: Facts = {}
     order = _Order()
     try:
-        with tarfile.open(fileobj=file, mode="r|") as tar:
+        with tarfile.open(fileobj=file, mode="r|", tarinfo=_Header) as tar:
             while info := tar.next():
                 tar.members = []  # type: ignore[attr-defined]
                 # The holes of a sparse member would be written out: a small file that fills any disk.
@@ -115,7 +130,8 @@ def read(file: BinaryIO, begin: Callable[[Facts], None], target: Target, progres
                     return facts
                 else:
                     found.write(f"{_copy(source, target(info.name, info.size), progress)}  {info.name}\n".encode())
-    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:  # the last two: numbers in a header that are none
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
+        # ValueError and OverflowError: numbers in a header that are none; RecursionError: headers of headers of headers
         raise Invalid(f"this is no backup of ippd, or it is not whole: {error}") from error
     raise Invalid("this backup is not whole: its end is missing")
 
@@ -165,7 +181,7 @@ def _copy(source: IO[bytes], target: BinaryIO, progress: Progress) -> str:
 def _compare(found: IO[bytes], listed: IO[bytes]) -> None:
     """Raise Invalid with the first name whose bytes are not what the list says."""
     found.seek(0)
-    for ours, theirs in zip_longest(found, listed):
+    for ours, theirs in zip_longest(found, iter(lambda: listed.readline(LONGEST_LINE), b"")):
         if ours != theirs:
             name = (theirs or ours).decode("utf-8", "replace").partition("  ")[2].strip()
             raise Invalid(f"this backup is damaged: {name} is not what was written")

@@ -4,6 +4,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ UNDER_WAY = "restore-under-way"  # while this file is in the data folder, it hol
 CERTIFICATE = "certificate.pem"
 STAGE, OLD = "restoring", "replaced"
 MOST_TOLD = 1000  # sentences about damage
+LONGEST_CHECK, SLOWEST_CHECK = 60.0, 1 << 20  # seconds to check a database, and a further one for so many of its bytes
+LONGEST_VALUE = 64 << 20  # bytes of a value in a row
+STEPS = 1000  # of SQLite's machine between two looks at the time
 
 
 @dataclass
@@ -139,8 +143,10 @@ def _check(database: Path, found: IO[bytes]) -> list[str]:
     """Sentences about files that are not as the database says. Raises Invalid for a database that cannot be used."""
     if not database.exists():
         raise Invalid("this backup has no database")
+    end = time.monotonic() + LONGEST_CHECK + database.stat().st_size / SLOWEST_CHECK
     with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
         try:
+            _limit(connection, end)
             (answer,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
             version = int(connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()[0])
             if answer != "ok":
@@ -151,8 +157,24 @@ def _check(database: Path, found: IO[bytes]) -> list[str]:
                 raise Invalid(f"this backup has schema version {version}, this ippd knows {len(MIGRATIONS)}: a newer ippd made it")
             rows = connection.execute("SELECT path, sha256 FROM files ORDER BY path")
             return list(islice(_differences(rows, _uploads(found)), MOST_TOLD))
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorname", "") != "SQLITE_INTERRUPT":
+                raise Invalid(f"the database in this backup cannot be read: {error}") from error
+            if time.monotonic() < end:
+                raise KeyboardInterrupt from None  # which sqlite3 has swallowed
+            raise Invalid("the database in this backup takes too long to be read: it is none of ippd's") from error
         except (sqlite3.Error, TypeError, ValueError, OverflowError) as error:  # the last three: values of another type than ours
             raise Invalid(f"the database in this backup cannot be read: {error}") from error
+
+
+def _limit(connection: sqlite3.Connection, end: float) -> None:
+    """Who made the database may also have made what is read from it endless, or huge. Raises Invalid for what is no table."""
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
+    connection.set_progress_handler(lambda: time.monotonic() > end, STEPS)  # Ctrl-C is heard there as well
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    for name in ("meta", "files"):
+        if name not in tables:
+            raise Invalid(f"the database in this backup cannot be read: it has no table {name}")
 
 
 def _uploads(found: IO[bytes]) -> Iterator[tuple[str, str]]:

@@ -57,7 +57,7 @@ class Updates:
         target = self._target()
         path, release = self._find(what, "program", "ippd-{}")
         new = target.with_name(f".{target.name}.{release.version}.new")
-        with self._alone(), open(path, "rb") as source:
+        with self._alone(), releases.opened(path) as source:
             self._mend(target)
             if not check:
                 _refuse(target, release, allow_older)
@@ -105,7 +105,7 @@ class Updates:
         """
         link = self._link()
         path, release = self._find(what, "frontend", "ippd-frontend-{}.tar.gz")
-        with self._alone(), open(path, "rb") as source:
+        with self._alone(), releases.opened(path) as source:
             if not check and link.is_symlink():
                 if link.readlink() == Path(f"{link}.versions") / release.version:
                     raise Conflict(f"version {release.version} is in its place already")
@@ -282,7 +282,7 @@ def _run(program: Path, *words: str) -> str:
     try:
         done = subprocess.run(
             [program, *words], capture_output=True, text=True, errors="replace", timeout=TRIAL_TIME,
-            env=clean() | {"PYINSTALLER_RESET_ENVIRONMENT": "1"}, check=False,
+            env=clean() | {"PYINSTALLER_RESET_ENVIRONMENT": "1"}, check=False, stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Invalid(f"the new program cannot be run: {error}") from error

@@ -4,9 +4,12 @@ import errno
 import json
 import os
 import pwd
+import signal
 import stat
+import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from fcntl import ioctl
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +27,13 @@ class Account(NamedTuple):
     gid: int
 
 
+def owner(found: os.stat_result) -> Account:
+    """The account that a file belongs to, with the group of its own: the group of a file says who may read it, not who somebody is."""
+    with suppress(KeyError):
+        return Account(found.st_uid, pwd.getpwuid(found.st_uid).pw_gid)
+    return Account(found.st_uid, found.st_gid)  # an account without a name, as in a container
+
+
 def take_groups(account: Account) -> None:
     """Have the supplementary groups of an account, instead of root's."""
     try:
@@ -32,8 +42,29 @@ def take_groups(account: Account) -> None:
         os.setgroups([account.gid])
 
 
+def leave_terminal() -> None:
+    """Have no controlling terminal, and nothing to read on standard input.
+
+    What runs as the account may be traced by the account, and with root's terminal in hand it can type what root's shell reads next.
+    The process group stays, so Ctrl-C is heard as before. The leader of a session keeps its terminal, which ends with it.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    if null:
+        os.close(null)
+    if os.getsid(0) == os.getpid():
+        return
+    with suppress(OSError):  # there is none
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            ioctl(terminal, termios.TIOCNOTTY)
+        finally:
+            os.close(terminal)
+
+
 def become(account: Account) -> None:
-    """Root becomes the account, for good."""
+    """Root becomes the account, for good. Nothing can be asked at the terminal from then on: ask before."""
+    leave_terminal()
     take_groups(account)
     os.setgid(account.gid)
     os.setuid(account.uid)
@@ -69,10 +100,10 @@ def safe_for_root(path: Path) -> Account | None:
     with suppress(FileNotFoundError):
         found = os.stat(path)
         if found.st_uid:
-            return Account(found.st_uid, found.st_gid)
+            return owner(found)
     for place, found in _way(path):
         if found.st_uid:
-            return Account(found.st_uid, found.st_gid)
+            return owner(found)
         if not stat.S_ISLNK(found.st_mode) and found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
             raise Forbidden(
                 f"root does not write below {place}, which other accounts may change: give it to one account, or chmod go-w {place}"
@@ -93,9 +124,14 @@ def run_as(account: Account | None, function: Callable[[], None]) -> None:
     if not child:
         _child(account, function, reading, writing)
     os.close(writing)
-    with open(reading, "rb") as pipe:
-        said = pipe.read()
-    os.waitpid(child, 0)
+    try:
+        with open(reading, "rb") as pipe:
+            said = pipe.read()
+    except BaseException:  # Ctrl-C, which a session of its own does not hear
+        os.kill(child, signal.SIGINT)
+        raise
+    finally:
+        os.waitpid(child, 0)
     try:
         name, sentence = json.loads(said)
     except ValueError:
@@ -109,6 +145,7 @@ def _child(account: Account, function: Callable[[], None], reading: int, writing
     said = ["IppdError", "ended"]
     try:
         os.close(reading)
+        os.setsid()
         become(account)
         function()
         said = ["", ""]

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ippd.errors import IppdError
 from ippd.wholefile import whole_file
 
 ACCOUNT = "ippd"
+PROTECTED = Path("/proc/sys/fs/protected_hardlinks")
 
 
 @dataclass(frozen=True)
@@ -70,21 +72,43 @@ def folder(path: Path, mode: int, owner: str, group: str = "") -> Step:
 
 
 def inside(path: Path) -> Step:
-    """All that lies in a folder of the account belongs to it."""
-    return Step(f"what is in {path} ({ACCOUNT})", lambda: not any(_foreign(path, False)), lambda: _take_over(path), "given to the account")
+    """All that lies in a folder of the account belongs to it.
+
+    Files are given away only where nobody but root can have put them: in a folder that is still root's with all in it, or where the
+    kernel lets nobody link files that are not theirs. A link to a file of the host has one name again when the host has replaced that file.
+    """
+    ours = _is_roots(path) or _links_are_protected()  # now: the step before this one gives the folder itself away
+    what = f"what is in {path} ({ACCOUNT})"
+    return Step(what, lambda: not any(_foreign(path, False, ours)), lambda: _take_over(path, ours), "given to the account")
 
 
-def _take_over(path: Path) -> None:
-    left = list(_foreign(path, True))
+def _is_roots(path: Path) -> bool:
+    """Whether a folder and all in it are root's, and no other account may write to it."""
+    names = (os.path.join(place, name) for place, folders, files in os.walk(path) for name in (*folders, *files))
+    return not path.stat().st_mode & 0o022 and all(os.lstat(name).st_uid == 0 for name in (path, *names))
+
+
+def _links_are_protected() -> bool:
+    with suppress(OSError):  # Linux before 3.6 has no such file
+        return PROTECTED.read_text(encoding="ascii").strip() == "1"
+    return False
+
+
+def _take_over(path: Path, ours: bool) -> None:
+    left = list(_foreign(path, True, ours))
     if left:
-        raise IppdError(f"{', '.join(left[:3])}: has another name elsewhere, or is no plain file; give it to {ACCOUNT}, or remove it")
+        raise IppdError(
+            f"{', '.join(left[:3])}: has another name elsewhere, is no plain file, or may be one of the host's that was linked here; "
+            f"give it to {ACCOUNT}, or remove it"
+        )
 
 
-def _foreign(path: Path, take: bool) -> Iterator[str]:
+def _foreign(path: Path, take: bool, ours: bool) -> Iterator[str]:
     """The entries below a folder that are not the account's; with `take` they become so, and only those that may not are named.
 
     The account may be at work there meanwhile, with another thing in mind: no link is followed, and a file that has a second name,
-    which may be one of the host's, stays as it is.
+    which may be one of the host's, stays as it is. Links stay as they are: whose they are changes nothing, and to give one away by its
+    name could give away what has been put in its place.
     """
     ids = _ids(ACCOUNT) if _exists(pwd.getpwnam) else (-1, -1)
     for place, folders, files, descriptor in os.fwalk(os.path.realpath(path), follow_symlinks=False):
@@ -93,20 +117,19 @@ def _foreign(path: Path, take: bool) -> Iterator[str]:
         for name in (*folders, *files):
             with suppress(FileNotFoundError):
                 found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                if found.st_uid != ids[0] and not (take and _given(name, descriptor, found.st_mode, ids)):
+                if found.st_uid == ids[0] or stat.S_ISLNK(found.st_mode):
+                    continue
+                if not (take and (ours or stat.S_ISDIR(found.st_mode)) and _given(name, descriptor, found.st_mode, ids, ours)):
                     yield os.path.join(place, name)
 
 
-def _given(name: str, folder: int, mode: int, ids: tuple[int, int]) -> bool:
-    if stat.S_ISLNK(mode):
-        os.chown(name, *ids, dir_fd=folder, follow_symlinks=False)
-        return True
+def _given(name: str, folder: int, mode: int, ids: tuple[int, int], ours: bool) -> bool:
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         return False
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
         found = os.fstat(descriptor)
-        if not stat.S_ISDIR(found.st_mode) and (not stat.S_ISREG(found.st_mode) or found.st_nlink > 1):
+        if not stat.S_ISDIR(found.st_mode) and (not ours or not stat.S_ISREG(found.st_mode) or found.st_nlink > 1):
             return False
         os.fchown(descriptor, *ids)
         return True
@@ -154,7 +177,9 @@ def followed(step: Step, *words: str) -> Step:
 
 def run(*words: str, user: int | None = None) -> None:
     """Run a program of the host, as another user if one is given. Raises IppdError with what it says."""
-    other = {} if user is None else {"user": user, "group": user, "extra_groups": []}
+    other: dict[str, Any] = {}
+    if user is not None:  # who gets no terminal of root's, to type into
+        other = {"user": user, "group": user, "extra_groups": [], "stdin": subprocess.DEVNULL, "start_new_session": True}
     try:
         done = subprocess.run(
             words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", cwd="/", check=False,

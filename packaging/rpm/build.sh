@@ -22,8 +22,8 @@ common() { # what both packages hold
     put 755 "$program" /usr/bin/ippd
     "$program" config --sample | sed 's|^#file =.*|file = /var/log/ippd/ippd.log|; s|^#access =.*|access = /var/log/ippd/access.log|' >"$work/conf"
     put 600 "$work/conf" /etc/ippd/ippd.conf
-    # logrotate 3.7 of CentOS 6 neither knows "su" nor needs it.
-    if [ "$dist" = el6 ]; then pattern='^ *su |belongs to the daemon'; else pattern='^$'; fi
+    # logrotate 3.7 of CentOS 6 does not know "maxsize"; it neither knows "su" nor needs it.
+    if [ "$dist" = el6 ]; then pattern='^ *(su|maxsize) |belongs to the daemon|Whenever rotation runs'; else pattern='^$'; fi
     grep -vE "$pattern" "$source/packaging/rpm/ippd.logrotate" >"$work/logrotate"
     put 644 "$work/logrotate" /etc/logrotate.d/ippd
     mkdir -p "$tree/var/lib/ippd" "$tree/var/log/ippd"
