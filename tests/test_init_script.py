@@ -179,6 +179,16 @@ def test_a_daemon_that_dies_at_its_start_is_told_with_its_reason_and_not_waited_
     assert host.script("status").returncode == 3
 
 
+def test_a_full_disk_kept_a_daemon_that_answers_from_its_start(host):
+    """Bad input: a disk that has less room than data.reserve. Log-in and delete work all the same, so the daemon has to be up."""
+    conf = host.folder / "ippd.conf"
+    conf.write_text(conf.read_text().replace("reserve = 0", "reserve = 1024000GB"))
+    started = host.script("start")
+    assert started.returncode == 0 and "ippd: started (" in started.stdout and host.answers(), started
+    assert started.stderr == "ippd: the daemon answers, but is not ready: there is no room for uploads on the disk\n"
+    assert host.script("status").returncode == 0
+
+
 def test_a_console_file_that_leads_elsewhere_is_not_written_by_root(host):
     if os.geteuid() != 0:
         pytest.skip("only root could be led astray")

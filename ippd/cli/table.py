@@ -166,6 +166,7 @@ COMMANDS: tuple[Command, ...] = (
             install.uninstall, (DRY_RUN,)),
     Command("ready", "Ask the daemon whether it can do its work; exit status 0 when it can.", service.ready, (
         argument("--wait", metavar="SECONDS", type=float, default=0.0, help="Ask again until then."),
+        argument("--answers", action="store_true", help="Be content when it answers on all addresses, and tell what it cannot do."),
     )),
     Command("manual", "Print a page of the manual (man -l shows it), or the completion for bash.", _manual, (
         argument("page", metavar="PAGE", choices=tuple(manual.PAGES), help=f"One of {', '.join(manual.PAGES)}."),
