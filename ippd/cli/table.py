@@ -91,6 +91,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("worker", "Run experiments in a batch engine, until SIGTERM; their jobs are found again after a restart.", apps.worker, (
         argument("--engine", choices=tuple(ENGINES), required=True, help=f"One of {', '.join(ENGINES)}."),
         argument("--once", action="store_true", help="Do one round only."),
+        argument("--as-root", action="store_true", help="Run even as root, and with it the programs that users ask for."),
     )),
     Command("login", "Log in at a portal and keep the token, readable by you alone.", remote.login, (EMAIL, PASSWORD_FILE, *REMOTE)),
     Command("submit", "Submit an experiment to a portal; prints its id.", remote.submit, (
