@@ -123,6 +123,16 @@ def test_settings_that_are_wrong_neither_start_nor_end_a_daemon(host):
     assert host.pid() == before and host.answers()
 
 
+def test_a_restart_with_an_address_that_cannot_be_used_left_no_daemon(host):
+    """Bad input: a new address that is none of this machine. Only the new daemon saw it."""
+    assert host.script("start").returncode == 0
+    before, conf = host.pid(), host.folder / "ippd.conf"
+    conf.write_text(conf.read_text().replace("[public]\nlisten =", "[public]\nlisten = 192.0.2.1:8443"))
+    refused = host.script("restart")
+    assert refused.returncode == 6 and "public.listen: 192.0.2.1:8443 is no address of this machine\n" in refused.stderr, refused
+    assert host.pid() == before and host.answers()
+
+
 def test_stop_ends_the_whole_process_group(host):
     assert host.script("start").returncode == 0
     group = os.getpgid(host.pid())

@@ -1,6 +1,8 @@
 """The command `ippd config`."""
 
-from ippd.checks import check, doubts
+import os
+
+from ippd.checks import check, check_places, doubts
 from ippd.cli.call import Call, become_owner, warn
 from ippd.logs import visible
 from ippd.settings import sample
@@ -11,9 +13,11 @@ def show(call: Call) -> None:
     if call.arguments.sample:
         print(sample(), end="")
     elif call.arguments.check:
-        settings = call.settings
+        settings, caller = call.settings, os.geteuid()
         become_owner(settings, make=False)  # what root can read and write says nothing of the daemon
         check(settings)
+        # A unit can give the daemon, and not this command of root, ports that are root's (CAP_NET_BIND_SERVICE).
+        check_places(settings, ports=caller == os.geteuid() or not os.path.isdir("/run/systemd/system"))
         found = list(doubts(settings))
         for sentence in found:
             warn(sentence)
