@@ -199,6 +199,27 @@ def test_a_full_disk_kept_a_daemon_that_answers_from_its_start(host):
     assert host.script("status").returncode == 0
 
 
+def pretend(host, serve):
+    """Put a program in ippd's place that takes any settings and does this to serve."""
+    (host.folder / "pretend").write_text(f"#!/bin/sh\ncase $1 in serve) {serve} ;; ready) sleep 60 ;; esac\n")
+    (host.folder / "pretend").chmod(0o755)
+    with open(host.folder / "sysconfig", "a") as file:
+        file.write(f"PROGRAM={host.folder}/pretend\n")
+
+
+def test_the_reason_of_an_earlier_start_was_told_as_that_of_this_one(host):
+    """Bad input: a console.log with the sentence of a start that failed before."""
+    pretend(host, "exit 1")
+    (host.folder / "data/console.log").write_text("ippd: the disk is upside down\n")
+    subprocess.run(["chown", host.account, host.folder / "data/console.log"], check=True)
+    refused = host.script("start")
+    assert (refused.returncode, refused.stdout) == (1, f"ippd: did not start, and wrote nothing to {host.folder}/data/console.log\n")
+    pretend(host, "echo the moon is full; exit 1")
+    refused = host.script("start")
+    assert (refused.returncode, refused.stdout) == (
+        1, f"ippd: did not start; the end of {host.folder}/data/console.log:\nthe moon is full\n")
+
+
 def test_a_console_file_that_leads_elsewhere_is_not_written_by_root(host):
     if os.geteuid() != 0:
         pytest.skip("only root could be led astray")
