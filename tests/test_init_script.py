@@ -220,6 +220,25 @@ def test_the_reason_of_an_earlier_start_was_told_as_that_of_this_one(host):
         1, f"ippd: did not start; the end of {host.folder}/data/console.log:\nthe moon is full\n")
 
 
+def test_no_room_to_unpack_kept_the_daemon_from_its_start(host, small_disk, tmp_path):
+    """Bad input: TMPDIR on a disk of 4 MB; then a host that has no room anywhere."""
+    small_disk.chmod(0o777)
+    with open(host.folder / "sysconfig", "a") as file:
+        file.write(f"TMPDIR={small_disk}\n")
+    full = f"no room in {small_disk} to unpack the program (needs 40 MB)"
+    pretend(host, "echo it unpacks in $TMPDIR")
+    refused = host.script("start")
+    assert refused.stderr.startswith(f"ippd: {full}: it unpacks in /"), refused
+    assert refused.stdout.splitlines()[-1] == refused.stderr.splitlines()[0].partition(": ")[2].partition(": ")[2]
+    # As if all disks were full: what df says of each, and a program that cannot be started.
+    (tmp_path / "df").write_text("#!/bin/sh\necho none 100 100 0 100% /\n")
+    (tmp_path / "df").chmod(0o755)
+    with open(host.folder / "sysconfig", "a") as file:
+        file.write(f"PROGRAM=/bin/false\nPATH={tmp_path}:$PATH\n")
+    refused = host.script("start")
+    assert (refused.returncode, refused.stdout) == (5, f"ippd: not started: {full}\n")
+
+
 def test_a_console_file_that_leads_elsewhere_is_not_written_by_root(host):
     if os.geteuid() != 0:
         pytest.skip("only root could be led astray")
