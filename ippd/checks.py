@@ -132,6 +132,19 @@ def doubts(settings: Settings) -> Iterator[str]:
             yield f"{settings.source(setting)}: {setting}: this host knows no {'group' if name[0] == '@' else 'account'} {name}"
 
 
+def backup_trouble(settings: Settings) -> tuple[str, str]:
+    """Why this account could make no backup in backup.directory, and the command that mends it; twice nothing when it could."""
+    folder = settings["backup.directory"]
+    there = next((path for path in (Path(folder), *Path(folder).parents) if os.path.exists(path)), Path("/"))
+    if not folder or os.access(there, os.R_OK | os.W_OK | os.X_OK):
+        return "", ""
+    who = account.name()
+    short = who.rpartition(" ")[2]
+    if there == Path(folder):
+        return f"{who} cannot write to {folder}, so no backups are made", f"chown {short}: {folder}"
+    return f"{who} cannot make {folder}, so no backups are made", f"install -d -m 700 -o {short} {folder}"
+
+
 def unknown_names(allowed: Iterable[str]) -> list[str]:
     """Those of the names that are neither accounts nor @groups of this host."""
     return [name for name in allowed if not _known(name)]
