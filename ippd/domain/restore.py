@@ -54,7 +54,7 @@ def restore(file: BinaryIO, folder: Path, uploads: Path, overwrite: bool = False
     Conflict when there is data and `overwrite` was not said, Invalid, NoSpace.
     """
     if (folder / DATABASE).exists() and not overwrite and not (folder / UNDER_WAY).exists():
-        raise Conflict(f"{folder} holds a database already: it is replaced only with --overwrite")
+        raise Conflict(f"{folder} holds a database already: ippd restore --overwrite FILE replaces it and all files")
     # What an interrupted restore moved aside may be the only copy of the old data.
     leftovers = (STAGE,) if (folder / UNDER_WAY).exists() else (STAGE, OLD)
     try:
