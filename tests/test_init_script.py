@@ -133,6 +133,18 @@ def test_a_restart_with_an_address_that_cannot_be_used_left_no_daemon(host):
     assert host.pid() == before and host.answers()
 
 
+@pytest.mark.parametrize("log", ["", "log.txt"], ids=["console", "file"])
+def test_a_reload_kept_to_itself_what_waits_for_a_restart(host, log):
+    """Bad input: a setting that a reload does not take, as addresses are; only the log said so."""
+    told = f"[log]\nfile = {host.folder}/data/{log}\n" if log else ""
+    host.configure(told)
+    assert host.script("start").returncode == 0
+    conf = host.folder / "ippd.conf"
+    conf.write_text(conf.read_text().replace("processes = 1\n", "processes = 2\n"))
+    done = host.script("reload")
+    assert (done.returncode, done.stdout) == (0, "ippd: reloaded; these settings wait for a restart: server.processes\n"), done
+
+
 def test_stop_ends_the_whole_process_group(host):
     assert host.script("start").returncode == 0
     group = os.getpgid(host.pid())
