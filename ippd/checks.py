@@ -5,6 +5,7 @@ import grp
 import os
 import pwd
 import socket
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,12 +21,30 @@ def check(settings: Settings) -> None:
     """Look at the files and folders that the settings name. Raises SettingsError with everything that is wrong."""
     found = [*_certificate(settings), *_logs(settings)]
     frontend = settings["public.frontend"]
-    if frontend and not os.path.isfile(os.path.join(frontend, "index.html")):
-        found.append(("public.frontend", f"there is no {frontend}/index.html"))
+    if frontend and (problem := _frontend(os.path.join(frontend, "index.html"))):
+        found.append(("public.frontend", problem))
     if settings.file and not os.access(settings.file, os.R_OK):
-        raise SettingsError(f"{settings.file} cannot be read by the account that serves")
+        who = account.name()
+        raise SettingsError(
+            f"{settings.file} cannot be read by the account that serves: chown {who.rpartition(' ')[2]}: {settings.file} && "
+            f"chmod 600 {settings.file}"
+        )
     if found:
         raise SettingsError([f"{settings.source(name)}: {name}: {sentence}" for name, sentence in found])
+
+
+def _frontend(page: str) -> str:
+    """What is wrong with the first page of a frontend; empty when nothing is."""
+    hidden = f"{page} cannot be read by {account.name()}"
+    try:
+        there = stat.S_ISREG(os.stat(page).st_mode)
+    except PermissionError:
+        return hidden
+    except OSError:
+        there = False
+    if not there:
+        return f"there is no {page}"
+    return "" if os.access(page, os.R_OK) else hidden
 
 
 def _certificate(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """The commands: one table, what they do beside another process, what they say when something is wrong."""
 
+import errno
 import io
 import json
 import os
@@ -269,6 +270,31 @@ def test_the_check_names_each_file_by_its_own_setting(ippd, tmp_path):
     for value, said in ((f"{tmp_path}/none/log", f"there is no folder {tmp_path}/none"), (str(tmp_path), f"{tmp_path} is a folder")):
         path.write_text(f"[log]\nfile = {value}\n")
         assert ippd("config", "--check", "-c", str(path)) == (1, "", f"ippd: {path}:2: log.file: {said}\n")
+
+
+def test_what_the_account_may_not_read_was_said_to_be_missing(tmp_path, make_settings, monkeypatch):
+    """Bad input: a frontend in a folder that the account cannot enter, a page that it cannot read, a settings file of root's."""
+    (tmp_path / "index.html").touch()
+    (tmp_path / "ippd.conf").write_text(f"[public]\nfrontend = {tmp_path}\n")
+    given = load(f"{tmp_path}/ippd.conf", {}, [])
+    checks.check(given)
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: not str(path).endswith("index.html"))
+        with pytest.raises(SettingsError, match=f"public.frontend: {tmp_path}/index.html cannot be read by the account nobody"):
+            checks.check(given)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", refuse)
+        with pytest.raises(SettingsError, match=f"public.frontend: {tmp_path}/index.html cannot be read by the account nobody"):
+            checks.check(given)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: not str(path).endswith(".conf"))
+        with pytest.raises(SettingsError, match=f"chown nobody: {tmp_path}/ippd.conf && chmod 600 {tmp_path}/ippd.conf"):
+            checks.check(given)
+
+
+def refuse(path, **more):
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
 
 def test_the_check_tells_what_works_but_was_hardly_meant(ippd, tmp_path):
