@@ -87,6 +87,14 @@ echo "-- overwritten"; ippd restore --overwrite {tmp_path}/b.tar; ippd user list
     assert "ippd restore --overwrite /" in (ROOT / "README.md").read_text()
 
 
+def test_a_dry_run_of_an_account_that_sees_little_stopped_at_the_first_folder(host):
+    """Bad input: `ippd install --dry-run` of an account that may not look into /var/lib/ippd, nor read the settings."""
+    lines = host("mkdir -p /etc/init.d; $ippd install >/dev/null; rm /etc/init.d/ippd\n"
+                 "setpriv --reuid=65534 --regid=65534 --clear-groups /usr/local/bin/ippd install --dry-run")
+    assert "what is in /var/lib/ippd (ippd): only root can see" in lines and "database and secrets: only root can see" in lines
+    assert "file /etc/init.d/ippd: would be made" in lines and "account ippd: is as it should be" in lines
+
+
 def test_installed_twice_changed_and_taken_away_on_a_host_with_init_scripts(host):
     lines = host("""
 mkdir -p /etc/init.d /etc/logrotate.d
