@@ -1,10 +1,12 @@
 """Asks the daemon of some settings whether it is there and can do its work, as one of its clients would."""
 
 import http.client
+import json
 import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 SECONDS = 5.0  # for each address
@@ -62,8 +64,25 @@ def wait(settings: Mapping[str, Any], seconds: float, stopped: Callable[[], bool
         if answer and answer[0] == 200:
             return ""
         if time.monotonic() >= deadline or stopped():
-            return answer[1].strip() if answer else "nobody answers on any address of the settings"
+            return _reason(answer[1]) if answer else "nobody answers on any address of the settings"
         time.sleep(0.1)
+
+
+def answers(settings: Mapping[str, Any], seconds: float) -> bool:
+    """Wait until the daemon answers on all of its addresses, be it ready or not; whether it does."""
+    deadline = time.monotonic() + seconds
+    while ask(settings, "/livez") is None or silent(settings):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _reason(body: str) -> str:
+    """The sentence in an answer that is no good one."""
+    with suppress(ValueError, TypeError, KeyError):
+        return str(json.loads(body)["error"])
+    return body.strip()
 
 
 def _connections(settings: Mapping[str, Any]) -> Iterator[http.client.HTTPConnection]:

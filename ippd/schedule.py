@@ -104,7 +104,10 @@ def _now() -> datetime:
 
 def _reporter(log: Logger) -> Callable[[Any], None]:
     def report(event: Any) -> None:
-        if event.code == EVENT_JOB_ERROR:
+        if event.code == EVENT_JOB_ERROR and isinstance(event.exception, OSError) and event.exception.filename:
+            # A folder or a file of the host: the sentence says all, and where in the program it was met says nothing.
+            log.error("schedule: %s failed: %s: %s", event.job_id, event.exception.filename, event.exception.strerror)
+        elif event.code == EVENT_JOB_ERROR:
             log.error("schedule: %s failed: %s\n%s", event.job_id, event.exception, event.traceback)
         elif event.code == EVENT_JOB_EXECUTED:
             done = event.retval

@@ -182,7 +182,8 @@ def test_what_killed_programs_left_is_removed_at_the_next_start(start, folder):
 
 def test_it_ends_when_the_process_that_unpacked_it_dies(folder, tmp_path):
     """A command that waits for its input, and a worker between two rounds: no daemon, whose own tests try that."""
-    for words in (("user", "add", "a@example.org", "--password-file", "-"), ("worker", "--engine", "local")):
+    worker = ("worker", "--as-root", "--engine", "local")
+    for words in (("user", "add", "a@example.org", "--password-file", "-"), worker):
         given = ("--set", f"data.directory={tmp_path}/data", "--set", f"worker.folder={tmp_path}/worker", "--set", "worker.url=http://127.0.0.1:9")
         outer = subprocess.Popen(program.words(*words, *given), env=environ(folder), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
         inner = program.pid_of(outer)
@@ -246,7 +247,7 @@ def test_a_job_gets_the_environment_that_the_worker_was_given(make_portal, folde
     settings = {"worker.url": f"http://127.0.0.1:{portal.local.port}", "worker.folder": tmp_path / "worker", "worker.interval": "0.1s"}
     words = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
     more = {"LD_LIBRARY_PATH": given} if given else {}
-    worker = subprocess.Popen(program.words(*words, "worker", "--engine", "local"), env=environ(folder, **more))
+    worker = subprocess.Popen(program.words(*words, "worker", "--as-root", "--engine", "local"), env=environ(folder, **more))
     assert wait_for(lambda: portal.core.experiments.get(OPERATOR, id)["status"] in ("completed", "failed"), 60)
     worker.terminate()
     assert worker.wait(30) == 0 and unpacked(folder) == []

@@ -1,20 +1,24 @@
 """The commands: one table, what they do beside another process, what they say when something is wrong."""
 
+import errno
 import io
 import json
 import os
 import pty
+import socket
 import sys
 import termios
+from pathlib import Path
 
 import pytest
 
 import program
-from ippd import VERSION, certificate, schedule
+from ippd import VERSION, certificate, checks, daemon, schedule
 from ippd.cli import main
 from ippd.cli.parser import make, parse
 from ippd.cli.table import COMMANDS, NOUNS
 from ippd.core import open_core
+from ippd.errors import SettingsError
 from ippd.permissions import OPERATOR
 from ippd.settings import load
 
@@ -288,6 +292,31 @@ def test_the_check_names_each_file_by_its_own_setting(ippd, tmp_path):
         assert ippd("config", "--check", "-c", str(path)) == (1, "", f"ippd: {path}:2: log.file: {said}\n")
 
 
+def test_what_the_account_may_not_read_was_said_to_be_missing(tmp_path, make_settings, monkeypatch):
+    """Bad input: a frontend in a folder that the account cannot enter, a page that it cannot read, a settings file of root's."""
+    (tmp_path / "index.html").touch()
+    (tmp_path / "ippd.conf").write_text(f"[public]\nfrontend = {tmp_path}\n")
+    given = load(f"{tmp_path}/ippd.conf", {}, [])
+    checks.check(given)
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: not str(path).endswith("index.html"))
+        with pytest.raises(SettingsError, match=f"public.frontend: {tmp_path}/index.html cannot be read by the account nobody"):
+            checks.check(given)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", refuse)
+        with pytest.raises(SettingsError, match=f"public.frontend: {tmp_path}/index.html cannot be read by the account nobody"):
+            checks.check(given)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: not str(path).endswith(".conf"))
+        with pytest.raises(SettingsError, match=f"chown nobody: {tmp_path}/ippd.conf && chmod 600 {tmp_path}/ippd.conf"):
+            checks.check(given)
+
+
+def refuse(path, **more):
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+
 def test_the_check_tells_what_works_but_was_hardly_meant(ippd, tmp_path):
     path = tmp_path / "ippd.conf"
     path.write_text("[mail]\nhost = localhost\n[local]\nallow = nobody-here @no-group root\n")
@@ -295,6 +324,32 @@ def test_the_check_tells_what_works_but_was_hardly_meant(ippd, tmp_path):
         f"ippd: {path}:2: mail.host: mail.from is empty, so mails come from ippd@ and the name of this host\n"
         f"ippd: {path}:4: local.allow: this host knows no account nobody-here\n"
         f"ippd: {path}:4: local.allow: this host knows no group @no-group\n"))
+
+
+def test_the_check_passed_addresses_and_folders_that_the_account_cannot_use(tmp_path, make_settings, monkeypatch):
+    """Bad input: a port of root's, a port of another program beside a daemon that runs, a folder in another account's folder."""
+    if os.geteuid() != 0 or int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 443:
+        pytest.skip("needs root, and ports that are root's")
+    given = make_settings(public__listen="127.0.0.7:443", local__listen="", data__directory=tmp_path / "data", data__uploads="")
+    checks.check_places(given)
+    tmp_path.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(SettingsError, match="public.listen: 127.0.0.7:443 may not be used by the account nobody"):
+            checks.check_places(given)
+        checks.check_places(given, ports=False)
+    finally:
+        os.seteuid(0)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(SettingsError, match="data, and the account root cannot make it: install -d -m 700 -o root /"):
+        checks.check_places(given)
+    (tmp_path / "data/uploads").mkdir(parents=True)
+    with daemon.locked(tmp_path / "data"), socket.socket() as sock:
+        sock.bind(("127.0.0.7", 443))
+        with pytest.raises(SettingsError, match="127.0.0.7:443 is in use by another program"):
+            checks.check_places(given)
+        sock.listen()  # as the daemon itself would: it is of the same account
+        checks.check_places(given)
 
 
 def test_the_check_names_everything_that_is_wrong(ippd, tmp_path):

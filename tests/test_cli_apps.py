@@ -71,7 +71,7 @@ def test_a_round_of_the_worker_by_command(ippd, make_portal, tmp_path):
     portal = make_portal(apps__directory=tmp_path / "apps")
     ada = portal.core.sessions.actor(portal.user())
     id = portal.core.experiments.submit(ada, [Part("fact", "app", "echo"), Part("param", "text", "3;id")])["id"]
-    words = ["worker", "--engine", "local", "--once", "--set", f"worker.url=http://127.0.0.1:{portal.local.port}"]
+    words = ["worker", "--as-root", "--engine", "local", "--once", "--set", f"worker.url=http://127.0.0.1:{portal.local.port}"]
     words += ["--set", f"worker.folder={tmp_path}/worker"]
     for _ in range(100):
         assert ippd(*words)[0] == 0
@@ -81,6 +81,6 @@ def test_a_round_of_the_worker_by_command(ippd, make_portal, tmp_path):
 
 
 def test_a_worker_without_a_daemon_waits(ippd, tmp_path):
-    status, _, _ = ippd("worker", "--engine", "local", "--once", "--set", "worker.url=http://127.0.0.1:9",
+    status, _, _ = ippd("worker", "--as-root", "--engine", "local", "--once", "--set", "worker.url=http://127.0.0.1:9",
                              "--set", f"worker.folder={tmp_path}/worker")  # fmt: skip
     assert status == 0

@@ -1,6 +1,7 @@
 """The command `ippd worker`: where it logs, which signals it bears. Bad input: engines whose programs are missing."""
 
 import os
+import pwd
 import signal
 import subprocess
 
@@ -28,7 +29,7 @@ def flags(settings):
 
 def test_it_logs_on_standard_error_and_opens_no_log_of_the_daemon(tmp_path):
     settings = [*words(tmp_path), f"log.file={tmp_path}/ippd.log", f"log.access={tmp_path}/access.log"]
-    status, said, errors = program.run("worker", "--engine", "local", "--once", *flags(settings), "-c", "")
+    status, said, errors = program.run("worker", "--as-root", "--engine", "local", "--once", *flags(settings), "-c", "")
     assert (status, said) == (0, "")
     assert f"worker: the engine is local, the folder {tmp_path}/worker, the daemon http://127.0.0.1:9\n" in errors
     assert [path.name for path in tmp_path.iterdir()] == ["worker"]
@@ -36,7 +37,8 @@ def test_it_logs_on_standard_error_and_opens_no_log_of_the_daemon(tmp_path):
 
 def test_what_is_meant_for_the_daemon_does_not_end_it(tmp_path):
     environ = os.environ | {"IPPD_CONFIG": ""}
-    worker = subprocess.Popen(program.words("worker", "--engine", "local", *flags(words(tmp_path))), env=environ, stderr=subprocess.PIPE)
+    given = program.words("worker", "--as-root", "--engine", "local", *flags(words(tmp_path)))
+    worker = subprocess.Popen(given, env=environ, stderr=subprocess.PIPE)
     try:
         assert b"the engine is local" in worker.stderr.readline()
         for number in (signal.SIGUSR1, signal.SIGHUP):
@@ -50,6 +52,30 @@ def test_what_is_meant_for_the_daemon_does_not_end_it(tmp_path):
         worker.communicate()
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_programs_of_users_ran_as_root_because_root_had_started_the_worker(engine, tmp_path):
+    """Bad input: `ippd worker` in root's shell."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can run them as root")
+    status, said, errors = program.run("worker", "--engine", engine, "--once", *flags(words(tmp_path)), "-c", "")
+    assert (status, said) == (1, "") and errors.startswith("ippd: the programs that users ask for would run as root: start the worker as")
+    assert "local.workers" in errors and errors.endswith("or say --as-root\n") and not (tmp_path / "worker").exists()
+
+
+@pytest.mark.parametrize("place", ["worker", "worker/lock", "worker/journal/ippd-1-0.json"])
+def test_a_folder_that_another_account_has_used_is_told_with_the_way_out(place, tmp_path):
+    """Bad input: a folder in which root, or another account, has run a worker before; all that was said was `Permission denied`."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file to another account")
+    (tmp_path / "worker/journal").mkdir(parents=True)
+    (tmp_path / place).touch()
+    os.chown(tmp_path / place, 1, 1)
+    given = [*flags(words(tmp_path)), "-c", ""]
+    status, _, errors = program.run("worker", "--as-root", "--engine", "local", "--once", *given)
+    assert (status, errors) == (1, f"ippd: worker.folder: {tmp_path}/{place} belongs to the account {pwd.getpwuid(1).pw_name}, and this is "
+                                   f"the account root: chown -R root: {tmp_path}/worker, or start the worker as the other account\n")
+
+
 @BATCH
 def test_an_engine_without_its_programs_is_refused(engine, tmp_path, monkeypatch):
     (tmp_path / "bin").mkdir()
@@ -57,7 +83,7 @@ def test_an_engine_without_its_programs_is_refused(engine, tmp_path, monkeypatch
     with pytest.raises(Unavailable, match=f"{engine} needs programs that are not in PATH: {', '.join(ENGINES[engine].PROGRAMS)}"):
         make_worker(load("", {}, words(tmp_path)), engine)
     (tmp_path / "bin" / ENGINES[engine].PROGRAMS[0]).symlink_to("/bin/false")
-    status, said, errors = program.run("worker", "--engine", engine, "--once", *flags(words(tmp_path)), "-c", "")
+    status, said, errors = program.run("worker", "--as-root", "--engine", engine, "--once", *flags(words(tmp_path)), "-c", "")
     assert (status, said) == (1, "") and errors.count("\n") == 1
     assert errors.startswith("ippd: ") and errors.endswith(f"PATH: {', '.join(ENGINES[engine].PROGRAMS[1:])}\n")
     assert not (tmp_path / "worker").exists()

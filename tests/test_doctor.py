@@ -3,12 +3,15 @@
 import json
 import os
 import subprocess
+from argparse import Namespace
 
 import pytest
 
 import program
 from conftest import echo
-from ippd import certificate
+from ippd import certificate, checks
+from ippd.cli import config
+from ippd.cli.call import Call
 from ippd.doctor import CHECKS, FAIL, OK, WARN, examine
 from ippd.permissions import OPERATOR, SYSTEM
 
@@ -162,6 +165,28 @@ def test_experiments_and_notifications_that_do_not_get_on(core, ada, settings, l
     clock.forward(days=8)
     found = look(settings(), "stuck")
     assert (WARN, "1 experiments have not moved for a week, the first is 1") in found
+
+
+def test_backups_that_cannot_be_made_were_not_missed(make_core, make_settings, settings, look, tmp_path, monkeypatch):
+    """Bad input: backup.directory is a folder, or is to be in one, that belongs to root and that nobody else may enter."""
+    if os.geteuid() != 0:
+        pytest.skip("needs a folder of another account")
+    closed = tmp_path / "closed"
+    closed.mkdir(0o700)
+    asked = {f"{closed}": (f"cannot write to {closed}", f"chown nobody: {closed}"),
+             f"{closed}/new": (f"cannot make {closed}/new", f"install -d -m 700 -o nobody {closed}/new")}  # fmt: skip
+    for folder, (said, command) in asked.items():
+        given = settings(backup__directory=folder)
+        assert checks.backup_trouble(given) == ("", "")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "access", lambda path, mode: not str(path).startswith(str(closed)))
+            patch.setattr(os, "geteuid", lambda: 65534)
+            assert look(given, "backups") == [(FAIL, f"the account nobody {said}, so no backups are made")]
+            assert checks.backup_trouble(given)[1] == command
+            call = Call(config.show, Namespace(sample=False, check=True), "", [f"{name}={given.text(name)}" for name in given])
+            patch.setattr(config, "warn", (told := []).append)
+            config.show(call)
+            assert told[-1] == f"--set: backup.directory: the account nobody {said}, so no backups are made: {command}"
 
 
 def test_backups_that_are_not_made(core, make_core, settings, look, clock, tmp_path):

@@ -16,7 +16,7 @@ from contextlib import nullcontext
 
 import program
 from ippd.daemon import locked
-from ippd.doctor import FAIL, OK, WARN
+from ippd.doctor import FAIL, OK, WARN, host
 from mailservers import Inbox, smtp_server
 from test_init_script import free_port
 
@@ -83,6 +83,19 @@ def test_a_folder_in_which_the_program_cannot_unpack_itself(settings, look, make
         where = make_disk(4, *options)
         monkeypatch.setattr(tempfile, "tempdir", str(where))
         assert look(settings(), "unpack folder") == [(FAIL, f"{where} {said}")]
+
+
+def test_the_folder_of_the_one_who_asks_was_looked_at_and_not_that_of_the_service(settings, look, make_disk, monkeypatch, tmp_path):
+    """Bad input: a service whose folder has no room, asked about by an account whose own has."""
+    full, script, sysconfig, unit = make_disk(), tmp_path / "init", tmp_path / "sysconfig", tmp_path / "unit"
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")
+    monkeypatch.setattr(host, "STARTS", (script, sysconfig, unit))
+    assert look(settings(), "unpack folder") != [(FAIL, f"{full} has less than 64 MB free")]
+    script.write_text("PROGRAM=/usr/bin/ippd\nTMPDIR=/tmp\n")
+    for path, line in ((sysconfig, f"#TMPDIR=/tmp\nTMPDIR='{full}'\n"), (unit, f"[Service]\nEnvironment=TMPDIR={full}\n")):
+        path.write_text(line)
+        assert look(settings(), "unpack folder") == [(FAIL, f"{full} has less than 64 MB free")]
+        path.unlink()
 
 
 def test_a_listener_that_is_only_a_unix_socket_is_looked_at_too(core, settings, look, tmp_path):

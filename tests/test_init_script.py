@@ -123,6 +123,28 @@ def test_settings_that_are_wrong_neither_start_nor_end_a_daemon(host):
     assert host.pid() == before and host.answers()
 
 
+def test_a_restart_with_an_address_that_cannot_be_used_left_no_daemon(host):
+    """Bad input: a new address that is none of this machine. Only the new daemon saw it."""
+    assert host.script("start").returncode == 0
+    before, conf = host.pid(), host.folder / "ippd.conf"
+    conf.write_text(conf.read_text().replace("[public]\nlisten =", "[public]\nlisten = 192.0.2.1:8443"))
+    refused = host.script("restart")
+    assert refused.returncode == 6 and "public.listen: 192.0.2.1:8443 is no address of this machine\n" in refused.stderr, refused
+    assert host.pid() == before and host.answers()
+
+
+@pytest.mark.parametrize("log", ["", "log.txt"], ids=["console", "file"])
+def test_a_reload_kept_to_itself_what_waits_for_a_restart(host, log):
+    """Bad input: a setting that a reload does not take, as addresses are; only the log said so."""
+    told = f"[log]\nfile = {host.folder}/data/{log}\n" if log else ""
+    host.configure(told)
+    assert host.script("start").returncode == 0
+    conf = host.folder / "ippd.conf"
+    conf.write_text(conf.read_text().replace("processes = 1\n", "processes = 2\n"))
+    done = host.script("reload")
+    assert (done.returncode, done.stdout) == (0, "ippd: reloaded; these settings wait for a restart: server.processes\n"), done
+
+
 def test_stop_ends_the_whole_process_group(host):
     assert host.script("start").returncode == 0
     group = os.getpgid(host.pid())
@@ -188,6 +210,56 @@ def test_what_the_console_file_says_is_shown_without_what_a_terminal_would_obey(
         file.write(f"PROGRAM={program}\n")
     refused = host.script("start")
     assert refused.returncode == 1 and refused.stdout.endswith("\nsorry\t?[2J??2J?]0;all is well?\n"), refused.stdout
+
+
+def test_a_full_disk_kept_a_daemon_that_answers_from_its_start(host):
+    """Bad input: a disk that has less room than data.reserve. Log-in and delete work all the same, so the daemon has to be up."""
+    conf = host.folder / "ippd.conf"
+    conf.write_text(conf.read_text().replace("reserve = 0", "reserve = 1024000GB"))
+    started = host.script("start")
+    assert started.returncode == 0 and "ippd: started (" in started.stdout and host.answers(), started
+    assert started.stderr == "ippd: the daemon answers, but is not ready: there is no room for uploads on the disk\n"
+    assert host.script("status").returncode == 0
+
+
+def pretend(host, serve):
+    """Put a program in ippd's place that takes any settings and does this to serve."""
+    (host.folder / "pretend").write_text(f"#!/bin/sh\ncase $1 in serve) {serve} ;; ready) sleep 60 ;; esac\n")
+    (host.folder / "pretend").chmod(0o755)
+    with open(host.folder / "sysconfig", "a") as file:
+        file.write(f"PROGRAM={host.folder}/pretend\n")
+
+
+def test_the_reason_of_an_earlier_start_was_told_as_that_of_this_one(host):
+    """Bad input: a console.log with the sentence of a start that failed before."""
+    pretend(host, "exit 1")
+    (host.folder / "data/console.log").write_text("ippd: the disk is upside down\n")
+    subprocess.run(["chown", host.account, host.folder / "data/console.log"], check=True)
+    refused = host.script("start")
+    assert (refused.returncode, refused.stdout) == (1, f"ippd: did not start, and wrote nothing to {host.folder}/data/console.log\n")
+    pretend(host, "echo the moon is full; exit 1")
+    refused = host.script("start")
+    assert (refused.returncode, refused.stdout) == (
+        1, f"ippd: did not start; the end of {host.folder}/data/console.log:\nthe moon is full\n")
+
+
+def test_no_room_to_unpack_kept_the_daemon_from_its_start(host, small_disk, tmp_path):
+    """Bad input: TMPDIR on a disk of 4 MB; then a host that has no room anywhere."""
+    small_disk.chmod(0o777)
+    with open(host.folder / "sysconfig", "a") as file:
+        file.write(f"TMPDIR={small_disk}\n")
+    full = f"no room in {small_disk} to unpack the program (needs 40 MB)"
+    pretend(host, "echo it unpacks in $TMPDIR")
+    refused = host.script("start")
+    assert refused.stderr.startswith(f"ippd: {full}: it unpacks in /"), refused
+    assert refused.stdout.splitlines()[-1] == refused.stderr.splitlines()[0].partition(": ")[2].partition(": ")[2]
+    # As if all disks were full: what df says of each, and a program that cannot be started.
+    (tmp_path / "df").write_text("#!/bin/sh\necho none 100 100 0 100% /\n")
+    (tmp_path / "df").chmod(0o755)
+    with open(host.folder / "sysconfig", "a") as file:
+        file.write(f"PROGRAM=/bin/false\nPATH={tmp_path}:$PATH\n")
+    refused = host.script("start")
+    assert (refused.returncode, refused.stdout) == (5, f"ippd: not started: {full}\n")
 
 
 def test_a_console_file_that_leads_elsewhere_is_not_written_by_root(host):

@@ -68,6 +68,35 @@ def test_a_dry_run_changes_nothing(host):
     assert "file /usr/local/bin/ippd: is not there" in lines and lines[-1] == "Would be kept: nothing is there"
 
 
+def test_a_backup_is_put_back_on_a_new_host_as_the_readme_says(host, tmp_path):
+    """Bad input: a host that has lost /var/lib/ippd, and one where `ippd install` has made an empty database. Neither named the way out."""
+    lines = host(f"""
+mkdir -p /etc/init.d
+$ippd install >/dev/null; echo correct horse battery | ippd user add ada@example.org --password-file -
+ippd backup {tmp_path}/b.tar >/dev/null
+rm -rf /var/lib/ippd
+echo "-- lost"; ippd restore {tmp_path}/b.tar 2>&1 || :
+echo "-- new"; $ippd install >/dev/null; ippd restore {tmp_path}/b.tar 2>&1 || :
+echo "-- overwritten"; ippd restore --overwrite {tmp_path}/b.tar; ippd user list
+""")
+    assert part(lines, "lost") == [
+        "ippd: data.directory: the account ippd cannot make /var/lib/ippd: Permission denied. Let root make it, and give it to the account "
+        "ippd: install -d -m 700 -o ippd /var/lib/ippd (ippd install does it for /var/lib/ippd)"]
+    (said,) = part(lines, "new")
+    assert said.startswith("ippd: there is data already (/var/lib/ippd/ippd.sqlite, "), said
+    assert said.endswith("): ippd restore --overwrite FILE replaces it, and all else")
+    assert "ada@example.org" in part(lines, "overwritten")[-1]
+    assert "ippd restore --overwrite /" in (ROOT / "README.md").read_text()
+
+
+def test_a_dry_run_of_an_account_that_sees_little_stopped_at_the_first_folder(host):
+    """Bad input: `ippd install --dry-run` of an account that may not look into /var/lib/ippd, nor read the settings."""
+    lines = host("mkdir -p /etc/init.d; $ippd install >/dev/null; rm /etc/init.d/ippd\n"
+                 "setpriv --reuid=65534 --regid=65534 --clear-groups /usr/local/bin/ippd install --dry-run")
+    assert "what is in /var/lib/ippd (ippd): only root can see" in lines and "database and secrets: only root can see" in lines
+    assert "file /etc/init.d/ippd: would be made" in lines and "account ippd: is as it should be" in lines
+
+
 def test_installed_twice_changed_and_taken_away_on_a_host_with_init_scripts(host):
     lines = host("""
 mkdir -p /etc/init.d /etc/logrotate.d

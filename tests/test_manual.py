@@ -41,7 +41,8 @@ def test_every_command_with_its_arguments_is_in_the_manual(page):
 
 @pytest.mark.parametrize("usage", [
     "ippd get ID [NAME]... [--to FOLDER]", "ippd submit APP [FIELD=VALUE]... [--name NAME]", "ippd relaunch ID [FIELD=VALUE]...",
-    "ippd worker --engine ENGINE [--once]", "ippd release sign FILE VERSION --key FILE [--kind KIND]", "ippd app check [FOLDER]",
+    "ippd worker --engine ENGINE [--once] [--as-root]", "ippd release sign FILE VERSION --key FILE [--kind KIND]",
+    "ippd app check [FOLDER]",
 ])  # fmt: skip
 def test_the_manual_puts_what_may_be_left_out_in_brackets(page, usage):
     assert usage in as_text(page("ippd.8"))

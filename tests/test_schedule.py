@@ -1,6 +1,8 @@
 """The schedule: each job of the table runs, again and again, whatever a job or the clock does."""
 
+import errno
 import logging
+import os
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -128,6 +130,20 @@ def test_a_job_that_fails_is_logged_and_comes_again(core, running, log, monkeypa
     assert calls[0] == SYSTEM
     wait_for(lambda: "schedule: broken failed: no such luck" in log.lines[0])
     assert 'raise ValueError("no such luck")' in log.lines[0]
+
+
+def test_a_folder_that_may_not_be_used_is_one_sentence_in_the_log(core, running, log, monkeypatch, short_looks):
+    """Bad input: backup.directory in another account's folder; the log got a traceback every hour."""
+
+    def refused(actor):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/backup")
+
+    monkeypatch.setattr(schedule, "SCHEDULE", (schedule.Job("backup", 60, "backups.scheduled", "", True),))
+    monkeypatch.setattr(core.backups, "scheduled", refused)
+    stop = running(core)
+    wait_for(lambda: log.lines)
+    stop()
+    assert log.lines == ["schedule: backup failed: /backup: Permission denied"]
 
 
 def test_a_slow_job_neither_runs_twice_at_once_nor_delays_the_others(core, running, monkeypatch):

@@ -47,7 +47,7 @@ def test_a_worker_that_is_restarted_finds_its_jobs_still_running(make_portal, tm
         environ = os.environ | {"IPPD_CONFIG": ""}
 
         def start():
-            return subprocess.Popen(program.words("worker", "--engine", "local", *words), env=environ, start_new_session=True)
+            return subprocess.Popen(program.words("worker", "--as-root", "--engine", "local", *words), env=environ, start_new_session=True)
 
         id = rig.submit(rig.ada, "wait")
         first = start()

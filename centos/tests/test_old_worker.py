@@ -34,7 +34,7 @@ class Worker:
     def __init__(self, daemon):
         sets = (f"worker.url=http://127.0.0.1:{daemon.local.port}", "worker.interval=0.2s")
         words = [word for one in sets for word in ("--set", one)]
-        self.process = daemon.ground.start("ippd", *words, "worker", "--engine", "local")
+        self.process = daemon.ground.start("ippd", *words, "worker", "--as-root", "--engine", "local")
 
     def processes(self):
         return session(self.process.pid)

@@ -86,7 +86,7 @@ class Daemon:
     @contextlib.contextmanager
     def worker(self, engine):
         """While inside, a worker runs beside it."""
-        words = [self.program, "-c", self.config, "worker", "--engine", engine.name]
+        words = [self.program, "-c", self.config, "worker", "--as-root", "--engine", engine.name]
         given = self._environment | engine.environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         with self.log.open("ab") as log:
             process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=given)

@@ -2,13 +2,17 @@
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import suppress
 from logging import getLogger
+from pathlib import Path
 
 from ippd import logs
 from ippd.cli.call import Call
 from ippd.cli.show import as_json, table
 from ippd.domain.apps import App, Folder
-from ippd.errors import NotFound, SettingsError
+from ippd.errors import Forbidden, NotFound, SettingsError
+from ippd.host.account import name as account_name
 from ippd.stop import Stop
 from ippd.worker import make_worker, run
 
@@ -76,6 +80,7 @@ def show(call: Call) -> None:
 def worker(call: Call) -> None:
     """Run a worker until it is told to stop; its jobs run on, and it finds them again when it is started anew."""
     settings, stop = call.settings, Stop()
+    _check_account(Path(settings["worker.folder"]), call.arguments.as_root)
     # Always on standard error. The files are the daemon's: made by the worker's account they would keep the daemon from its start.
     logs.start({**settings, "log.file": "", "log.access": "none"})
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -90,3 +95,34 @@ def worker(call: Call) -> None:
         made.close()
     else:
         run(made, settings["worker.interval"], stop)
+
+
+def _check_account(folder: Path, as_root: bool) -> None:
+    """Raises Forbidden for root, when it was not said that it shall be: jobs, which are programs for users, run as the worker's account.
+
+    Raises SettingsError for a folder with something of another account: that one's worker could not use what this one makes, or this one
+    cannot use what is there.
+    """
+    if os.geteuid() == 0 and not as_root:
+        raise Forbidden(
+            "the programs that users ask for would run as root: start the worker as an account of its own, which the daemon's "
+            "local.workers names (docs/worker.md has the steps: runuser -u ippd-worker -- ippd worker ...), or say --as-root"
+        )
+    for path, owner in _owners(folder):
+        if owner != os.geteuid():
+            who = account_name()
+            raise SettingsError(f"worker.folder: {path} belongs to {account_name(owner)}, and this is {who}: "
+                                f"chown -R {who.rpartition(' ')[2]}: {folder}, or start the worker as the other account")
+
+
+def _owners(folder: Path) -> Iterator[tuple[Path, int]]:
+    """The folder, what is in it and the records of the journal, as far as they are there and can be seen, with their owners."""
+    for path in (folder, folder / "lock", folder / "jobs", folder / "journal", *_inside(folder / "journal")):
+        with suppress(OSError):
+            yield path, path.stat().st_uid
+
+
+def _inside(folder: Path) -> list[Path]:
+    with suppress(OSError):
+        return list(folder.iterdir())
+    return []

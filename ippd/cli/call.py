@@ -149,5 +149,6 @@ def _make(folder: str) -> None:
     except OSError as error:
         name = account_name()
         raise SettingsError(
-            f"data.directory: {name} cannot make {error.filename}: {error.strerror}. Let root make it, and give it to {name}"
+            f"data.directory: {name} cannot make {error.filename}: {error.strerror}. Let root make it, and give it to {name}: "
+            f"install -d -m 700 -o {name.rpartition(' ')[2]} {folder} (ippd install does it for /var/lib/ippd)"
         ) from error

@@ -14,7 +14,7 @@ from ippd.certificate import pair
 from ippd.cli.call import Call, as_owner
 from ippd.cli.service import prepare
 from ippd.core import open_core
-from ippd.errors import Conflict, Forbidden, IppdError
+from ippd.errors import Conflict, Forbidden, IppdError, SettingsError
 from ippd.host import steps
 from ippd.host.handover import running
 from ippd.host.program import owning_package, program_path
@@ -75,7 +75,12 @@ def _take(found: list[Step], dry: bool) -> bool:
     """Take each step and print what it did. Returns whether there was something to do."""
     changed = False
     for step in found:
-        did, sentence = step.take(dry)
+        try:
+            did, sentence = step.take(dry)
+        except (PermissionError, SettingsError):
+            if not dry or not os.geteuid():
+                raise
+            did, sentence = False, f"{step.what}: only root can see"  # all else can be told to everybody
         print(sentence)
         changed = changed or did
     return changed

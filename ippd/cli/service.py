@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from ippd import VERSION, certificate, daemon, logs, probe
 from ippd.checks import check
-from ippd.cli.call import Call
+from ippd.cli.call import Call, warn
 from ippd.core import Core, open_core
 from ippd.permissions import OPERATOR
 from ippd.settings import Settings
@@ -60,9 +60,21 @@ def own_names(settings: Settings) -> list[str]:
 
 def ready(call: Call) -> int:
     """Say whether the daemon is ready; 1 when it is not."""
+    if call.arguments.answers:
+        return _answers(call)
     problem = probe.wait(call.settings, call.arguments.wait)
     print(f"not ready: {problem}" if problem else "ready")
     return 1 if problem else 0
+
+
+def _answers(call: Call) -> int:
+    """For what starts a daemon: one that answers has started, as it can do a part of its work and no other start could do more."""
+    settings = call.load()  # what there is to warn of has been told by the check before the start
+    answers = probe.answers(settings, call.arguments.wait)
+    problem = probe.wait(settings, 0)
+    if problem:
+        warn(f"the daemon answers, but is not ready: {problem}" if answers else f"not ready: {problem}")
+    return 0 if answers else 1
 
 
 def _tell(text: str) -> None:

@@ -91,6 +91,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("worker", "Run experiments in a batch engine, until SIGTERM; their jobs are found again after a restart.", apps.worker, (
         argument("--engine", choices=tuple(ENGINES), required=True, help=f"One of {', '.join(ENGINES)}."),
         argument("--once", action="store_true", help="Do one round only."),
+        argument("--as-root", action="store_true", help="Run even as root, and with it the programs that users ask for."),
     )),
     Command("login", "Log in at a portal and keep the token, readable by you alone.", remote.login, (EMAIL, PASSWORD_FILE, *REMOTE)),
     Command("submit", "Submit an experiment to a portal; prints its id.", remote.submit, (
@@ -172,6 +173,7 @@ COMMANDS: tuple[Command, ...] = (
             install.uninstall, (DRY_RUN,)),
     Command("ready", "Ask the daemon whether it can do its work; exit status 0 when it can.", service.ready, (
         argument("--wait", metavar="SECONDS", type=float, default=0.0, help="Ask again until then."),
+        argument("--answers", action="store_true", help="Be content when it answers on all addresses, and tell what it cannot do."),
     )),
     Command("manual", "Print a page of the manual (man -l shows it), or the completion for bash.", _manual, (
         argument("page", metavar="PAGE", type=manual.with_section, choices=tuple(manual.PAGES),

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from ippd.blobs import NAME
+from ippd.checks import backup_trouble
 from ippd.disk import refuse_network
 from ippd.doctor.patient import DAY, FAIL, OK, WARN, Finding, Patient
 from ippd.domain.backup import stamped
@@ -165,6 +166,10 @@ def backups(patient: Patient) -> Iterator[Finding]:
     folder = patient.settings["backup.directory"]
     if not folder:
         yield WARN, "no backups are made by the clock", "set backup.directory, best on another disk; or run ippd backup from cron"
+        return
+    sentence, command = backup_trouble(patient.settings)
+    if sentence:
+        yield FAIL, sentence, command
         return
     made = stamped(Path(folder), "ippd", until=patient.now)
     if ahead := stamped(Path(folder), "ippd")[len(made) :]:

@@ -22,6 +22,9 @@ from ippd.mail import connect
 from ippd.settings import warnings
 
 UNPACKED = 64 << 20  # bytes that the program takes where it unpacks itself
+# What starts the daemon, the stronger one last, and where it says in which folder that is unpacked.
+STARTS = ("/etc/init.d/ippd", "/etc/sysconfig/ippd", "/usr/lib/systemd/system/ippd.service", "/etc/systemd/system/ippd.service")
+NAMED = re.compile(r"""^(?:export +|Environment=)?["']?TMPDIR=["']?([^\s"']+)""", re.M)
 CLEANED = (Path("/tmp"), Path("/var/tmp"))  # by programs that remove what is old there
 
 
@@ -41,9 +44,10 @@ def named(patient: Patient) -> Iterator[Finding]:
 
 
 def unpack(patient: Patient) -> Iterator[Finding]:
-    """Where the one-file program unpacks itself: that of the daemon, if it runs, else this one."""
+    """Where the one-file program unpacks itself: that of the daemon, if it runs, else of what starts it, else this one."""
     found = re.search(r" (/.*)/_MEI[^/]+/", patient.of_daemon("maps"))
-    where = Path(found[1] if found else Path(sys._MEIPASS).parent if hasattr(sys, "_MEIPASS") else tempfile.gettempdir())
+    own = Path(sys._MEIPASS).parent if hasattr(sys, "_MEIPASS") else tempfile.gettempdir()
+    where = Path(found[1] if found else _of_service() or own)
     disk = os.statvfs(where)
     if disk.f_flag & os.ST_NOEXEC:
         yield FAIL, f"{where} forbids programs (noexec)", "set TMPDIR to a folder on another file system, as /var/lib/ippd"
@@ -53,6 +57,15 @@ def unpack(patient: Patient) -> Iterator[Finding]:
         yield WARN, f"the daemon has unpacked itself in {where}", "tmp cleaners remove files there: set TMPDIR to the data folder"
     else:
         yield OK, f"{where} can hold the unpacked program", ""
+
+
+def _of_service() -> str:
+    """The folder that is named by what starts the daemon; empty when nothing does."""
+    named = ""
+    for path in STARTS:
+        with suppress(OSError):
+            named = (NAMED.findall(Path(path).read_text(errors="replace")) or [named])[-1]
+    return named
 
 
 def pair(patient: Patient) -> Iterator[Finding]:

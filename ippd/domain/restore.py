@@ -58,7 +58,8 @@ def restore(file: BinaryIO, folder: Path, uploads: Path, overwrite: bool = False
     Conflict when there is data (a part of it is enough) and `overwrite` was not said, Invalid, NoSpace.
     """
     if not overwrite and not (folder / UNDER_WAY).exists() and (there := _there(folder, uploads)):
-        raise Conflict(f"there is data already ({', '.join(map(str, there))}): it is replaced, and so is all else, only with --overwrite")
+        names = ", ".join(map(str, there))
+        raise Conflict(f"there is data already ({names}): ippd restore --overwrite FILE replaces it, and all else")
     # What an interrupted restore moved aside may be the only copy of the old data.
     leftovers = (STAGE,) if (folder / UNDER_WAY).exists() else (STAGE, OLD)
     try:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any
 
 from ippd import VERSION, releases
 from ippd.domain import frontends
@@ -65,7 +65,7 @@ class Updates:
                 self._put(target, new, release, source, check)
         return release.version
 
-    def _put(self, target: Path, new: Path, release: releases.Release, source: BinaryIO, check: bool) -> None:
+    def _put(self, target: Path, new: Path, release: releases.Release, source: IO[bytes], check: bool) -> None:
         """Unpack a release to `new`, try it and, if it is not only a check, put it in place."""
         try:
             with whole_file(new, 0o755) as copy:

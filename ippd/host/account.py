@@ -70,12 +70,13 @@ def become(account: Account) -> None:
     os.setuid(account.uid)
 
 
-def name() -> str:
-    """What to call the account that this process is."""
+def name(uid: int | None = None) -> str:
+    """What to call an account; without a number, that which this process is."""
+    uid = os.geteuid() if uid is None else uid
     try:
-        return f"the account {pwd.getpwuid(os.geteuid()).pw_name}"
+        return f"the account {pwd.getpwuid(uid).pw_name}"
     except KeyError:
-        return f"the account with the number {os.geteuid()}"
+        return f"the account with the number {uid}"
 
 
 @contextmanager
