@@ -228,7 +228,7 @@ def test_without_overwrite_a_restore_takes_nothing_away_where_only_a_part_of_the
     path = tmp_path / "new" / left
     path.parent.mkdir(parents=True)
     path.write_text("the only copy")
-    with pytest.raises(Conflict, match=f"there is data already .*new/{left.removesuffix('/aaaa')}.*only with --overwrite"):
+    with pytest.raises(Conflict, match=f"there is data already .*new/{left.removesuffix('/aaaa')}.*restore --overwrite FILE"):
         restore(io.BytesIO(packed(members)), tmp_path / "new", tmp_path / "new/uploads")
     assert path.read_text() == "the only copy" and [entry for entry in (tmp_path / "new").rglob("*") if entry.is_file()] == [path]
     assert restore(io.BytesIO(packed(members)), tmp_path / "new", tmp_path / "new/uploads", overwrite=True).damage == []
