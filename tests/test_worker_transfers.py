@@ -7,7 +7,7 @@ import pytest
 from conftest import silence
 from ippd.permissions import SYSTEM
 from ippd.stop import Stop
-from ippd.worker import delivery, heart, inputs, run
+from ippd.worker import delivery, heartbeats, inputs, run
 from workerkit import rig_over, running
 
 
@@ -73,14 +73,14 @@ def test_what_changed_while_inputs_were_staged_in_is_heard_before_the_job_is_sub
     """Bad input: an experiment that is cancelled, and one that is taken back, while its input is under way."""
     id = rig.submit(rig.ada, "wait", files=[("scan", b"voxels")], restarts=0)
     late, bring = [0.0], inputs.bring
-    monotonic = heart.monotonic
+    monotonic = heartbeats.monotonic
 
     def slowly(server, entry):
         late[0] += 600
         rig.core.experiments.cancel(rig.ada, id) if what == "cancelled" else silence(rig.core, 61)
         return bring(server, entry)
 
-    monkeypatch.setattr(heart, "monotonic", lambda: monotonic() + late[0])
+    monkeypatch.setattr(heartbeats, "monotonic", lambda: monotonic() + late[0])
     monkeypatch.setattr(inputs, "bring", slowly)
     worker = rig.worker(worker__slots=1)
     worker.step()
@@ -98,7 +98,7 @@ def test_a_cancel_between_the_orders_and_the_delivery_is_told_to_be_gone(rig, wo
     worker = rig.worker()
     worker.step()
     rig.wait(lambda: (rig.jobs()[0] / "exit").exists())
-    ask = heart.ask
+    ask = heartbeats.ask
 
     def too_early(server, claims):
         answers = ask(server, claims)
@@ -106,7 +106,7 @@ def test_a_cancel_between_the_orders_and_the_delivery_is_told_to_be_gone(rig, wo
             assert rig.core.experiments.cancel(rig.ada, id)["gone"] is False
         return answers
 
-    monkeypatch.setattr(heart, "ask", too_early)
+    monkeypatch.setattr(heartbeats, "ask", too_early)
     caplog.set_level("INFO", "ippd.worker")
     rig.until(worker, lambda: not rig.jobs())
     assert rig.get(id)["status"] == "cancelled" and rig.core.experiments.gone(rig.ada, id)

@@ -90,7 +90,7 @@ def worker(call: Call) -> None:
     made = make_worker(settings, call.arguments.engine)
     log.info("the engine is %s, the folder %s, the daemon %s", call.arguments.engine, settings["worker.folder"], settings["worker.url"])
     if call.arguments.once:
-        with made.heart():
+        with made.heartbeats():
             made.step()
         made.close()
     else:

@@ -14,9 +14,9 @@ from ippd.errors import Invalid, Unavailable
 from ippd.runners import ENGINES
 from ippd.runners.tools import EngineError, Seen, absent
 from ippd.stop import Stop
-from ippd.worker.evenclock import EvenClock, ticks
-from ippd.worker.heart import Orders, beating
+from ippd.worker.heartbeats import Orders, beating
 from ippd.worker.journal import STOPPING, SUBMITTED, SUBMITTING, Entry, Journal
+from ippd.worker.steadyclock import SteadyClock, ticks
 from ippd.worker.steps import Site, Steps
 
 MOST_AT_ONCE = 8  # steps of one entry in a round: more come with the next one
@@ -97,7 +97,7 @@ class Worker:
             self._told = {said: when for said, when in self._told.items() if now - when < QUIET} | {sentence: now}
             log.warning("%s", sentence)
 
-    def heart(self) -> AbstractContextManager[None]:
+    def heartbeats(self) -> AbstractContextManager[None]:
         """The heartbeats: claims are renewed as long as the block lasts, whatever the rounds wait for."""
         lease = self._settings["worker.lease"]
         return beating(_server(self._settings, min(60.0, lease)), self._journal.claims, lease)
@@ -120,7 +120,7 @@ def make_worker(
     split = {name: _words(settings, name) for name in ("resources", "container", *REQUESTS)}
     site = Site(tuple(split["resources"]), {name: settings[f"worker.{name}"] for name in REQUESTS}, settings["worker.container"])
     journal = Journal(Path(settings["worker.folder"]))
-    clock = EvenClock(journal.clock_path, wall, ticks)
+    clock = SteadyClock(journal.clock_path, wall, ticks)
     name = settings["worker.name"] or f"{os.uname().nodename}-{engine}"
     return Worker(Steps(_server(settings), module, site, clock, wall), journal, name, settings, clock)
 
@@ -138,7 +138,7 @@ def _words(settings: Mapping[str, Any], name: str) -> list[str]:
 
 def run(worker: Worker, interval: float, stop: Stop) -> None:
     """Round after round until `stop` is set; `interval` is in seconds. What is held stays held, and is found again."""
-    with worker.heart():
+    with worker.heartbeats():
         while not stop.is_set():
             worker.step()
             stop.wait(interval)

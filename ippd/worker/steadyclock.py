@@ -20,7 +20,7 @@ def ticks() -> float:
         return time.monotonic()
 
 
-class EvenClock:
+class SteadyClock:
     """Seconds since 1970, by which times of jobs are counted: a clock that is set must not end them.
 
     What was added to `ticks` is kept in a file, so that a worker that begins anew counts on. After the host was started anew it is `wall`

@@ -73,7 +73,7 @@ def beating(server: Server, claims: Callable[[], Iterable[Claim]], lease: float)
                 log.exception("no heartbeat")
         server.close()
 
-    thread = threading.Thread(target=beat, name="heart", daemon=True)
+    thread = threading.Thread(target=beat, name="heartbeats", daemon=True)
     thread.start()
     try:
         yield
