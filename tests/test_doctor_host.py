@@ -14,6 +14,8 @@ import sys
 import tempfile
 from contextlib import nullcontext
 
+import pytest
+
 import program
 from ippd.daemon import locked
 from ippd.doctor import FAIL, OK, WARN, host
@@ -42,6 +44,7 @@ def doctor(given, *words, folder="/tmp"):
     return done.returncode, json.loads(done.stdout)
 
 
+@pytest.mark.source_only  # the binary holds the folder of these settings from the beginning
 def test_ports_that_are_free_taken_or_served(make_portal, make_settings, look):
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))

@@ -222,6 +222,7 @@ def test_what_has_printed_nothing_has_an_empty_log(portal):
     assert [(reply.status, reply.body) for reply in silent] == [(200, b"")] * 4
 
 
+@pytest.mark.source_only  # the binary has two serving processes here, and each its own places
 def test_followers_that_have_gone_hold_no_place_and_no_log_in_waits_for_them(portal):
     """Bad input: more followers of a silent log than one user may have, each of which goes at once."""
     token = portal.user()
@@ -242,6 +243,7 @@ def test_followers_that_have_gone_hold_no_place_and_no_log_in_waits_for_them(por
         assert follower.recv(12) == b"HTTP/1.1 200"
 
 
+@pytest.mark.source_only  # the same
 def test_a_log_in_takes_its_turn_while_all_transfers_are_taken(make_portal):
     """Bad input: uploads that do not go on, as many as there may be transfers, from the address and from a local account."""
     portal = make_portal(server__slow_threads=2, server__slow_threads_per_address=1, apps__allow_unknown="yes")
