@@ -90,7 +90,7 @@ def test_a_folder_in_which_the_program_cannot_unpack_itself(settings, look, make
 
 def test_the_folder_of_the_one_who_asks_was_looked_at_and_not_that_of_the_service(settings, look, make_disk, monkeypatch, tmp_path):
     """Bad input: a service whose folder has no room, asked about by an account whose own has."""
-    full, script, sysconfig, unit = make_disk(), tmp_path / "init", tmp_path / "sysconfig", tmp_path / "unit"
+    full, script, sysconfig, unit = make_disk(4), tmp_path / "init", tmp_path / "sysconfig", tmp_path / "unit"
     monkeypatch.setattr(tempfile, "tempdir", "/tmp")
     monkeypatch.setattr(host, "STARTS", (script, sysconfig, unit))
     assert look(settings(), "unpack folder") != [(FAIL, f"{full} has less than 64 MB free")]
